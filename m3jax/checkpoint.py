@@ -1,0 +1,87 @@
+"""A tree of arrays and a JSON document in one directory, whole or not there at all.
+
+Knows no model. Arrays are stored by Orbax, so any number of devices reads what any other number
+wrote, each its own pieces.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+METADATA = "m3jax.json"
+ARRAYS = "params"
+VERSION = 1
+
+
+@contextlib.contextmanager
+def new_directory(path: Path | str) -> Iterator[Path]:
+    """A scratch directory beside `path` that takes its name when the block ends without error.
+
+    Whatever stops the block, no half-written directory stands under `path`. Raises
+    FileExistsError where `path` is a file or a directory with something in it.
+    """
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise FileExistsError(f"{path} already exists; name a new directory or remove it first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        if path.is_dir():
+            path.rmdir()
+        os.replace(scratch, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def save_arrays(directory: Path, tree: Any) -> None:
+    """Writes the arrays of `tree` to `directory/params`."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((directory / ARRAYS).absolute(), tree)
+
+
+def load_arrays(directory: Path, like: Any) -> Any:
+    """Reads them back; `like` is a tree of jax.ShapeDtypeStruct whose shardings say where to.
+
+    Raises FileNotFoundError or ValueError, naming the directory, for anything unreadable.
+    """
+    path = (directory / ARRAYS).absolute()
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"{directory} has no {ARRAYS}/ directory: not a complete checkpoint"
+        )
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path, like)
+    except (ValueError, KeyError, OSError, jax.errors.JaxRuntimeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def write_metadata(directory: Path, values: dict[str, Any]) -> None:
+    """Writes the JSON document, last of all by custom: its presence means a complete directory."""
+    text = json.dumps({"format": "m3jax", "version": VERSION, **values}, indent=2, sort_keys=True)
+    (directory / METADATA).write_text(text + "\n", encoding="utf-8")
+
+
+def read_metadata(directory: Path) -> dict[str, Any]:
+    """Reads it back; ValueError for another format or a newer version."""
+    path = Path(directory) / METADATA
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if values.get("format") != "m3jax" or values.get("version", 0) > VERSION:
+        raise ValueError(
+            f"{path} is of format {values.get('format')!r} version {values.get('version')!r}; "
+            f"this release reads 'm3jax' up to version {VERSION}"
+        )
+    return values

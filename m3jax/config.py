@@ -1,0 +1,144 @@
+"""Every hyper-parameter: frozen, typed, checked once, named once.
+
+`override(config, "encoder.layers=3")` returns a copy with one field changed; `to_json` and
+`from_json` carry a config beside the weights it belongs to.
+"""
+
+import ast
+import dataclasses
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The shape of an XLM-RoBERTa encoder. Defaults: XLM-R-large with BGE-M3's 8,192 positions."""
+
+    vocab_size: int = 250_002
+    hidden_size: int = 1024  # d
+    layers: int = 24
+    heads: int = 16
+    intermediate_size: int = 4096  # f
+    max_positions: int = 8194  # rows of the position table; the first pad_id + 1 are unused
+    eps: float = 1e-5  # of every LayerNorm
+    pad_id: int = 1
+    dropout: float = 0.1  # on embeddings and both outputs of a layer; fused attention has none
+
+    def __post_init__(self):
+        for name in ("vocab_size", "hidden_size", "layers", "heads", "intermediate_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"encoder.{name} must be at least 1, got {getattr(self, name)}")
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"encoder.hidden_size {self.hidden_size} must be a multiple of "
+                f"encoder.heads {self.heads}"
+            )
+        if self.max_positions <= self.pad_id + 1:
+            raise ValueError(f"encoder.max_positions {self.max_positions} leaves no position")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"encoder.dropout must lie in [0, 1), got {self.dropout}")
+
+    @property
+    def max_length(self) -> int:
+        """The longest text in tokens: positions are counted from pad_id + 1."""
+        return self.max_positions - self.pad_id - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class M3Config:
+    """What a checkpoint is: the encoder, the three heads, and how they are read."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    colbert_dim: int = 1024  # c; the paper's heads keep the hidden size
+    pooling: Literal["cls", "mean"] = "cls"  # dense: [M3 sec. 3.2] uses [CLS]
+    normalize: bool = True  # dense and multi-vector to length 1
+    special_ids: tuple[int, ...] = (0, 1, 2, 3)  # <s> <pad> </s> <unk>: no lexical weight
+
+    def __post_init__(self):
+        if self.colbert_dim < 1:
+            raise ValueError(f"colbert_dim must be at least 1, got {self.colbert_dim}")
+        if self.pooling not in ("cls", "mean"):
+            raise ValueError(f"pooling must be 'cls' or 'mean', got {self.pooling!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How the numbers are computed; nothing here belongs to a checkpoint."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    query_block: int = 128  # queries a block of `xla` attention in rows longer than 1,024 tokens
+    remat: bool = False  # recompute each layer in the backward pass instead of storing it
+    unroll: int = 1  # layers a step of the scan
+
+    def __post_init__(self):
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"compute.dtype must be float32 or bfloat16, got {self.dtype!r}")
+        if self.attention not in ("auto", "xla", "cudnn"):
+            raise ValueError(f"compute.attention must be auto, xla or cudnn: {self.attention!r}")
+        if self.query_block < 1 or self.unroll < 1:
+            raise ValueError("compute.query_block and compute.unroll must be at least 1")
+
+
+def override(config: Config, assignment: str) -> Config:
+    """Returns a copy of `config` with one dotted field changed: `"encoder.layers=3"`.
+
+    Raises KeyError for an unknown field, ValueError for a value of another type or out of range.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise ValueError(f"expected FIELD=VALUE, got {assignment!r}")
+    head, _, rest = path.strip().partition(".")
+    known = {f.name for f in dataclasses.fields(typing.cast(Any, config))}
+    if head not in known:
+        raise KeyError(f"{type(config).__name__} has no field {head!r}; it has {sorted(known)}")
+    if rest:
+        new = override(getattr(config, head), f"{rest}={text}")
+    else:
+        new = _coerce(_literal(text), typing.get_type_hints(type(config))[head], path)
+    return dataclasses.replace(typing.cast(Any, config), **{head: new})
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The config as plain nested JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_json(kind: type[Config], values: dict[str, Any]) -> Config:
+    """The inverse of `to_json`; an unknown field or a wrong type raises, a missing one defaults."""
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise KeyError(f"{kind.__name__} has no field {unknown[0]!r}; it has {sorted(hints)}")
+    return kind(**{name: _coerce(value, hints[name], name) for name, value in values.items()})
+
+
+def _literal(text: str) -> Any:
+    """A Python literal, or the text itself: `cls` needs no quotes on a command line."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.strip()
+
+
+def _coerce(value: Any, hint: Any, path: str) -> Any:
+    """`value` as the annotated type: lists become tuples, whole numbers become floats."""
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_json(typing.cast(type, hint), value)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal and value in args:
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_coerce(item, args[0], path) for item in value)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _coerce(value, next(a for a in args if a is not type(None)), path)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise ValueError(f"{path}: {value!r} is not of type {getattr(hint, '__name__', hint)}")

@@ -1,0 +1,257 @@
+"""The Hugging Face directory: what stands in which file, read and written.
+
+Reads what FlagEmbedding, sentence-transformers and transformers write, and writes what all three
+load. PyTorch is needed for `.bin` and `.pt` files only, and reads them with weights_only=True.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from m3jax.config import EncoderConfig, M3Config
+from m3jax.convert.names import COLBERT_FILE, ENCODER_ROWS, HEAD_ROWS, SPARSE_FILE, Source, to_torch
+from m3jax.text.tokenizer import Tokenizer
+
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+SHARD_BYTES = 5_000_000_000
+HEAD_FILES = {"colbert_linear": COLBERT_FILE, "sparse_linear": SPARSE_FILE}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; FileNotFoundError or ValueError names the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} has no {path.name}: not a model directory")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, expected a JSON object")
+    return values
+
+
+def read_config(directory: Path) -> M3Config:
+    """The shape of the model in `directory`, heads as wide as the files beside it say."""
+    path = directory / "config.json"
+    values = read_json(path)
+    expected = {
+        "model_type": "xlm-roberta",
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+        "type_vocab_size": 1,
+    }
+    for key, value in expected.items():
+        if values.get(key, value) != value or (key == "model_type" and key not in values):
+            raise ValueError(f"{path}: {key} is {values.get(key)!r}, m3jax needs {value!r}")
+    names = {
+        "vocab_size": "vocab_size",
+        "hidden_size": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "intermediate_size": "intermediate_size",
+        "max_positions": "max_position_embeddings",
+    }
+    absent = [theirs for theirs in names.values() if theirs not in values]
+    if absent:
+        raise ValueError(f"{path} lacks {absent[0]}")
+    encoder = EncoderConfig(
+        **{ours: values[theirs] for ours, theirs in names.items()},
+        eps=float(values.get("layer_norm_eps", 1e-5)),
+        pad_id=values.get("pad_token_id", 1),
+        dropout=float(values.get("hidden_dropout_prob", 0.1)),
+    )
+    return M3Config(
+        encoder=encoder, colbert_dim=encoder.hidden_size, pooling=_read_pooling(directory)
+    )
+
+
+def has_heads(directory: Path) -> bool:
+    """Whether both heads are there; ValueError where only one is."""
+    there = [file for file in HEAD_FILES.values() if (directory / file).is_file()]
+    if len(there) == 1:
+        (absent,) = set(HEAD_FILES.values()) - set(there)
+        raise ValueError(f"{directory} has {there[0]} but not {absent}: an incomplete checkpoint")
+    return len(there) == 2
+
+
+@contextlib.contextmanager
+def open_encoder(directory: Path) -> Iterator[Source]:
+    """The encoder's tensors: safetensors or .bin, whole or in shards."""
+    read: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        for file in _weight_files(directory):
+            safe = file.suffix == ".safetensors"
+            read |= _open_safetensors(file, stack) if safe else _torch(file)
+        yield Source(list(read), lambda name: read[name](), str(directory))
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """The files that hold the encoder; FileNotFoundError names what is not there."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        whole, index = directory / name, directory / f"{name}.index.json"
+        if whole.is_file():
+            return [whole]
+        if index.is_file():
+            files = [directory / f for f in sorted(set(read_json(index)["weight_map"].values()))]
+            absent = [file.name for file in files if not file.is_file()]
+            if absent:
+                raise FileNotFoundError(f"{index} names {absent[0]}, which is not there")
+            return files
+    raise FileNotFoundError(
+        f"{directory} has no weights: expected model.safetensors or pytorch_model.bin"
+    )
+
+
+def open_heads(directory: Path) -> Source:
+    """The tensors of the two heads, named as in `names.HEAD_ROWS`."""
+    read = {}
+    for stem, file in HEAD_FILES.items():
+        read |= {f"{stem}.{name}": get for name, get in _torch(directory / file).items()}
+    return Source(list(read), lambda name: read[name](), str(directory))
+
+
+def write_directory(
+    directory: Path,
+    params: dict[str, Any],
+    config: M3Config,
+    tokenizer: Tokenizer,
+    dtype: str = "float32",
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Weights, heads, tokenizer and the settings that the three libraries read.
+
+    The two heads are pickles because their readers expect `.pt`; PyTorch writes them.
+    """
+    torch = require_torch(f"writing {COLBERT_FILE} and {SPARSE_FILE}")
+    layers = config.encoder.layers
+    tensors = {n: t.astype(DTYPES[dtype]) for n, t in to_torch(params, ENCODER_ROWS, layers)}
+    _write_safetensors(directory, tensors, shard_bytes)
+    heads = dict(to_torch(params, HEAD_ROWS, layers))
+    for stem, file in HEAD_FILES.items():
+        state = {
+            part: torch.from_numpy(heads[f"{stem}.{part}"].copy()).to(getattr(torch, dtype))
+            for part in ("weight", "bias")
+        }
+        torch.save(state, directory / file)
+    tokenizer.save(directory)
+    for name, values in _settings(config, dtype).items():
+        path = directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def require_torch(what: str) -> Any:
+    """The torch module, or an ImportError that says what needs it and how to get it."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(f"{what} needs PyTorch: pip install 'm3jax[torch]'") from error
+    return torch
+
+
+def _open_safetensors(file: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
+    try:
+        handle = stack.enter_context(safe_open(str(file), framework="np"))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} cannot be read, is it complete? {error}") from error
+    return {name: lambda name=name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+
+
+def _torch(file: Path) -> dict[str, Any]:
+    torch = require_torch(f"reading {file.name}")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, ...
+        raise ValueError(f"{file} cannot be read as a PyTorch state dict: {error}") from error
+    return {name: lambda tensor=tensor: tensor.float().numpy() for name, tensor in state.items()}
+
+
+def _read_pooling(directory: Path) -> str:
+    """sentence-transformers' word on pooling where there is one; M3's [CLS] where not."""
+    path = directory / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return "cls"
+    values = read_json(path)
+    mode = values.get("pooling_mode")
+    if mode in ("cls", "mean"):
+        return mode
+    for mode in ("cls", "mean"):
+        if values.get(f"pooling_mode_{mode}_token{'s' * (mode == 'mean')}"):
+            return mode
+    raise ValueError(f"{path}: m3jax pools by [CLS] or mean, not as this file says")
+
+
+def _write_safetensors(directory: Path, tensors: dict[str, np.ndarray], shard_bytes: int) -> None:
+    shards: list[dict[str, np.ndarray]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + tensor.nbytes > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    if len(shards) == 1:
+        save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+        return
+    places = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, directory / file, {"format": "pt"})
+        places |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    path = directory / "model.safetensors.index.json"
+    path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _settings(config: M3Config, dtype: str) -> dict[str, Any]:
+    encoder = config.encoder
+    cls_id, pad_id, eos_id, _ = config.special_ids
+    modules = ["Transformer", "Pooling", "Normalize"][: 3 if config.normalize else 2]
+    return {
+        "config.json": {
+            "architectures": ["XLMRobertaModel"],
+            "model_type": "xlm-roberta",
+            "hidden_size": encoder.hidden_size,
+            "num_hidden_layers": encoder.layers,
+            "num_attention_heads": encoder.heads,
+            "intermediate_size": encoder.intermediate_size,
+            "hidden_act": "gelu",
+            "layer_norm_eps": encoder.eps,
+            "vocab_size": encoder.vocab_size,
+            "type_vocab_size": 1,
+            "max_position_embeddings": encoder.max_positions,
+            "pad_token_id": pad_id,
+            "bos_token_id": cls_id,
+            "eos_token_id": eos_id,
+            "hidden_dropout_prob": encoder.dropout,
+            "attention_probs_dropout_prob": encoder.dropout,
+            "position_embedding_type": "absolute",
+            "torch_dtype": dtype,
+        },
+        "modules.json": [
+            {
+                "idx": number,
+                "name": str(number),
+                "path": f"{number}_{name}" if number else "",
+                "type": f"sentence_transformers.models.{name}",
+            }
+            for number, name in enumerate(modules)
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": encoder.hidden_size,
+            "pooling_mode_cls_token": config.pooling == "cls",
+            "pooling_mode_mean_tokens": config.pooling == "mean",
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+        },
+        "sentence_bert_config.json": {"max_seq_length": encoder.max_length, "do_lower_case": False},
+        "config_sentence_transformers.json": {"prompts": {}, "similarity_fn_name": "cosine"},
+    }

@@ -1,0 +1,63 @@
+"""Heads for an encoder that has none: something to train from, or something to search with."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from m3jax.config import M3Config
+from m3jax.model.encoder import Encoder
+from m3jax.model.heads import lexical_mask
+from m3jax.text.batches import plan_padded, rows_of_tokens
+from m3jax.text.buckets import bucket_ladder
+from m3jax.text.tokenizer import Tokenizer
+
+LARGEST_WEIGHT = 0.3  # about what BGE-M3 gives the rarest words of a text
+RIDGE = 1.0
+
+
+def fresh_heads(config: M3Config, seed: int = 0) -> dict[str, np.ndarray]:
+    """Multi-vector: the identity (its first `colbert_dim` columns). Sparse: N(0, 0.02), bias 0."""
+    d, c = config.encoder.hidden_size, config.colbert_dim
+    random = np.random.default_rng(seed).normal(0.0, 0.02, (d, 1))
+    return {
+        "heads/colbert/kernel": np.eye(d, c, dtype=np.float32),
+        "heads/colbert/bias": np.zeros(c, np.float32),
+        "heads/sparse/kernel": random.astype(np.float32),
+        "heads/sparse/bias": np.zeros(1, np.float32),
+    }
+
+
+def fit_sparse_head(
+    params: dict, config: M3Config, tokenizer: Tokenizer, texts: Sequence[str]
+) -> dict:
+    """`params` with a sparse head that weighs a token by its rarity in `texts`, no training.
+
+    Least squares from a token's hidden state to idf(t) = log((N + 1) / (df(t) + 1)), scaled so
+    that the rarest token's target is 0.3, with a small ridge; ReLU then drops the common ones.
+    """
+    token_ids = tokenizer.encode(texts, min(512, config.encoder.max_length))
+    frequency = Counter(t for ids in token_ids for t in set(ids.tolist()))
+    target = {t: np.log((len(texts) + 1) / (df + 1)) for t, df in frequency.items()}
+    most = max(target.values())
+    encode = jax.jit(Encoder(config.encoder).apply)
+    d = config.encoder.hidden_size
+    gram, moment = np.zeros((d + 1, d + 1)), np.zeros(d + 1)
+    ladder = bucket_ladder(config.encoder.max_length)
+    for bucket, height, rows in plan_padded([len(i) for i in token_ids], ladder, 4096):
+        batch, _ = rows_of_tokens(
+            token_ids, rows, bucket, pad_id=config.encoder.pad_id, height=height
+        )
+        hidden = encode({"params": params["encoder"]}, batch)
+        keep = np.asarray(lexical_mask(batch, config.special_ids))
+        x = np.asarray(hidden.astype(jnp.float32))[keep].astype(np.float64)
+        x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+        y = np.array([target[t] for t in batch.token_ids[keep].tolist()]) * LARGEST_WEIGHT / most
+        gram += x.T @ x
+        moment += x.T @ y
+    ridge = RIDGE * np.trace(gram) / (d + 1) * 1e-4
+    solved = np.linalg.solve(gram + ridge * np.eye(d + 1), moment).astype(np.float32)
+    heads = params["heads"] | {"sparse": {"kernel": solved[:d, None], "bias": solved[d:]}}
+    return params | {"heads": jax.tree.map(jnp.asarray, heads)}

@@ -1,0 +1,35 @@
+"""A longer position table for the same model, so that it takes longer texts.
+
+XLM-R has 514 rows, BGE-M3 8,194; how the new rows were filled is not published. Here they repeat
+the learned ones: row r is row r - (old length), over and over, so that every new position starts
+as a vector the model knows and neighbours stay neighbours. Training moves them.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from m3jax.config import M3Config
+
+
+def extend_positions(
+    params: dict[str, Any], config: M3Config, rows: int
+) -> tuple[dict[str, Any], M3Config]:
+    """The same model with a table of `rows` rows; texts of up to the old length are unchanged.
+
+    Raises ValueError where `rows` does not exceed the present number.
+    """
+    encoder = config.encoder
+    if rows <= encoder.max_positions:
+        raise ValueError(
+            f"the position table has {encoder.max_positions} rows already; --to must exceed that"
+        )
+    first = encoder.pad_id + 1
+    old = np.asarray(params["encoder"]["embeddings"]["position"])
+    source = first + np.arange(rows - first) % encoder.max_length
+    table = np.concatenate([old[:first], old[source]])
+    embeddings = params["encoder"]["embeddings"] | {"position": table}
+    new_params = params | {"encoder": params["encoder"] | {"embeddings": embeddings}}
+    new_encoder = dataclasses.replace(encoder, max_positions=rows)
+    return new_params, dataclasses.replace(config, encoder=new_encoder)

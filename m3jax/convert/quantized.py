@@ -1,0 +1,77 @@
+"""The small-model format: int8 matrices with one scale a row, everything else float16.
+
+One safetensors file, a quarter of float32's size. A "row" is what one output of a matrix reads
+(one word of the embedding, one unit of a layer): w ~ scale * q, scale = max |w| / 127.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from m3jax.sharding import flatten
+
+FILE = "model.int8.safetensors"
+_SCALE = ".scale"
+
+
+def write(directory: Path, params: dict) -> int:
+    """Writes `params` to `directory`; returns the file's size in bytes."""
+    tensors: dict[str, np.ndarray] = {}
+    for path, leaf in flatten(params).items():
+        array = np.asarray(leaf, np.float32)
+        if not _is_matrix(path, array):
+            tensors[path] = array.astype(np.float16)
+            continue
+        axis = _reduced_axis(path)
+        scale = np.abs(array).max(axis=axis, keepdims=True) / 127
+        # The stored scale is float16: dividing by it, and not by the exact one, keeps the error of
+        # every weight within half a step. A row of zeros gets scale 1.
+        scale = np.maximum(scale, np.finfo(np.float16).tiny).astype(np.float16)
+        codes = np.rint(array / scale.astype(np.float32))
+        tensors[path] = np.clip(codes, -127, 127).astype(np.int8)
+        tensors[path + _SCALE] = scale
+    save_file(tensors, directory / FILE, {"format": "m3jax-int8"})
+    return (directory / FILE).stat().st_size
+
+
+def read(directory: Path) -> dict[str, np.ndarray]:
+    """{path: float32 array}; ValueError names a file that is not whole."""
+    path = directory / FILE
+    out = {}
+    try:
+        with safe_open(str(path), framework="np") as handle:
+            names = set(handle.keys())
+            for name in sorted(names):
+                if name.endswith(_SCALE):
+                    continue
+                out[name] = handle.get_tensor(name).astype(np.float32)
+                if name + _SCALE in names:
+                    out[name] *= handle.get_tensor(name + _SCALE).astype(np.float32)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read, is it complete? {error}") from error
+    return out
+
+
+def _is_matrix(path: str, array: np.ndarray) -> bool:
+    """Heads stay float16: they are small and every score passes through them."""
+    return (
+        array.ndim >= 2
+        and not path.startswith("heads/")
+        and _name(path)
+        in (
+            "kernel",
+            "word",
+            "position",
+        )
+    )
+
+
+def _reduced_axis(path: str) -> int:
+    """The axis of the inputs: kernels are [..., in, out], embeddings [row, width]."""
+    return -2 if _name(path) == "kernel" else -1
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -1,0 +1,116 @@
+"""XLM-RoBERTa, exactly (Conneau et al. 2020, arXiv 1911.02116), as thin Linen modules.
+
+Post-LayerNorm blocks, erf GELU, learned positions counted from pad_id + 1, one token-type row.
+The layers are stacked along a leading axis and scanned: one layer is traced and compiled.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from m3jax.config import ComputeConfig, EncoderConfig
+from m3jax.model.attention import attend
+from m3jax.types import TextBatch
+
+
+class Encoder(nn.Module):
+    """Tokens to hidden states, in the compute dtype."""
+
+    config: EncoderConfig
+    compute: ComputeConfig = ComputeConfig()
+
+    @nn.compact
+    def __call__(self, batch: TextBatch, deterministic: bool = True) -> Float[Array, "n s d"]:
+        hidden = Embeddings(self.config, self.compute, name="embeddings")(
+            jnp.asarray(batch.token_ids), jnp.asarray(batch.positions), deterministic
+        )
+        # prevent_cse is for loops that are not scanned; inside a scan it only costs.
+        layer = (
+            nn.remat(Layer, prevent_cse=False, static_argnums=(4,)) if self.compute.remat else Layer
+        )
+        stack = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
+            length=self.config.layers,
+            unroll=min(self.compute.unroll, self.config.layers),
+        )
+        hidden, _ = stack(self.config, self.compute, name="layers")(
+            hidden, jnp.asarray(batch.segment_ids), jnp.asarray(batch.lengths), deterministic
+        )
+        return hidden
+
+
+class Embeddings(nn.Module):
+    """LayerNorm(word + token type + position), added in the order of the PyTorch model."""
+
+    config: EncoderConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(
+        self, token_ids: Int[Array, "n s"], positions: Int[Array, "n s"], deterministic: bool
+    ) -> Float[Array, "n s d"]:
+        config = self.config
+        init = nn.initializers.normal(0.02)
+        word = self.param("word", init, (config.vocab_size, config.hidden_size))
+        position = self.param("position", init, (config.max_positions, config.hidden_size))
+        token_type = self.param("token_type", init, (1, config.hidden_size))
+        summed = (word[token_ids] + token_type[0][None, None]) + position[positions]
+        hidden = _layer_norm(config, "norm")(summed)
+        hidden = nn.Dropout(config.dropout)(hidden, deterministic=deterministic)
+        return hidden.astype(self.compute.dtype)
+
+
+class Layer(nn.Module):
+    """One post-LayerNorm block: attention, then the feed-forward, each added and normalised."""
+
+    config: EncoderConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "n s d"],
+        segment_ids: Int[Array, "n s"],
+        lengths: Int[Array, "n m"],
+        deterministic: bool,
+    ) -> tuple[Float[Array, "n s d"], None]:
+        config = self.config
+        dropout = nn.Dropout(config.dropout, deterministic=deterministic)
+        dense = functools.partial(nn.Dense, dtype=hidden.dtype)
+
+        shape = (*hidden.shape[:2], config.heads, config.hidden_size // config.heads)
+        query, key, value = (
+            dense(config.hidden_size, name=name)(hidden).reshape(shape)
+            for name in ("query", "key", "value")
+        )
+        mixed = attend(
+            query,
+            key,
+            value,
+            segment_ids,
+            lengths,
+            self.compute.attention,
+            self.compute.query_block,
+        ).reshape(hidden.shape)
+        mixed = dropout(dense(config.hidden_size, name="output")(mixed))
+        hidden = self._add_and_norm("output_norm", hidden, mixed)
+
+        inner = jax.nn.gelu(dense(config.intermediate_size, name="up")(hidden), approximate=False)
+        outer = dropout(dense(config.hidden_size, name="down")(inner))
+        return self._add_and_norm("down_norm", hidden, outer), None
+
+    def _add_and_norm(self, name: str, hidden, update):
+        """LayerNorm in float32 whatever the compute dtype."""
+        total = hidden.astype(jnp.float32) + update.astype(jnp.float32)
+        return _layer_norm(self.config, name)(total).astype(hidden.dtype)
+
+
+def _layer_norm(config: EncoderConfig, name: str) -> nn.LayerNorm:
+    # use_fast_variance computes E[x^2] - E[x]^2, which cancels where PyTorch's two passes do not.
+    return nn.LayerNorm(epsilon=config.eps, dtype=jnp.float32, use_fast_variance=False, name=name)

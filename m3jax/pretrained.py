@@ -1,0 +1,202 @@
+"""A name or a directory to parameters on the mesh, their config and their tokenizer.
+
+Three kinds of directory: Hugging Face (`config.json`), ours (`m3jax.json` with Orbax arrays), and
+the small int8 format (`m3jax.json` with one safetensors file). A name is a bundled model or one
+of the Hugging Face hub; the network is used for the latter alone.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from m3jax import checkpoint, sharding
+from m3jax.config import M3Config, from_json, to_json
+from m3jax.convert import files, quantized
+from m3jax.convert.heads import fresh_heads
+from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS, from_torch
+from m3jax.model.m3 import abstract_params
+from m3jax.text import tokenizer as tokenizers
+from m3jax.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*_linear.pt", "sentencepiece.bpe.model"]
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model in memory. `notes` says what a user should know of how it came to be."""
+
+    params: dict[str, Any]
+    config: M3Config
+    tokenizer: Tokenizer
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def load(
+    name_or_dir: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    pooling: str | None = None,
+    seed: int = 0,
+    cache_dir: str | None = None,
+) -> Pretrained:
+    """Loads a model; each device of `mesh` receives only its own piece of each parameter.
+
+    `pooling` overrides what the directory says of the dense head; `seed` is for the heads of a
+    directory without any. Raises FileNotFoundError, ValueError or KeyError naming the file.
+    """
+    directory = resolve(name_or_dir, cache_dir)
+    mesh = sharding.make_mesh() if mesh is None else mesh
+    tokenizer = tokenizers.load(directory)
+    if (directory / checkpoint.METADATA).is_file():
+        params, config = _load_ours(directory, mesh)
+        notes: tuple[str, ...] = ()
+    else:
+        params, config, notes = _load_hugging_face(directory, tokenizer, mesh, seed)
+    if pooling is not None:
+        config = dataclasses.replace(config, pooling=pooling)
+    if tokenizer.vocab_size > config.encoder.vocab_size:
+        raise ValueError(
+            f"{directory}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the embedding "
+            f"{config.encoder.vocab_size} rows; tokenizer and weights belong to different models"
+        )
+    for note in notes:
+        log.warning("%s: %s", directory, note)
+    return Pretrained(params, config, tokenizer, str(name_or_dir), notes)
+
+
+def save(directory: Path | str, model: Pretrained) -> None:
+    """Writes `model` as a directory of ours, whole or not at all."""
+    with checkpoint.new_directory(directory) as scratch:
+        checkpoint.save_arrays(scratch, model.params)
+        _finish(scratch, model, "orbax")
+
+
+def save_int8(directory: Path | str, model: Pretrained) -> int:
+    """Writes `model` in the small int8 format; returns the bytes of the weights."""
+    with checkpoint.new_directory(directory) as scratch:
+        size = quantized.write(scratch, model.params)
+        _finish(scratch, model, "int8")
+    return size
+
+
+def save_hugging_face(
+    directory: Path | str,
+    model: Pretrained,
+    dtype: str = "float32",
+    shard_bytes: int = files.SHARD_BYTES,
+) -> None:
+    """Writes `model` as the directory that the PyTorch world loads, whole or not at all."""
+    with checkpoint.new_directory(directory) as scratch:
+        files.write_directory(
+            scratch, model.params, model.config, model.tokenizer, dtype, shard_bytes
+        )
+
+
+def resolve(name_or_dir: str | Path, cache_dir: str | None = None) -> Path:
+    """The local directory of a model: itself, a bundled one, or the hub's, downloaded."""
+    path = Path(name_or_dir)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise ValueError(f"{path} is a file; name the directory that holds the model")
+    name = str(name_or_dir)
+    if name in bundled_names():
+        return Path(str(resources.files("m3jax") / "assets" / name))
+    if not _HUB_NAME.fullmatch(name) or path.is_absolute() or name.startswith("."):
+        bundled = ", ".join(bundled_names()) or "none yet"
+        raise FileNotFoundError(
+            f"no model {name!r}: not a directory, not a bundled model ({bundled}), and not of the "
+            "form owner/name of the Hugging Face hub"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES, cache_dir=cache_dir))
+    except Exception as error:  # connection, authorisation, absence: a dozen classes
+        raise FileNotFoundError(
+            f"{name!r} is no directory here and could not be fetched from the Hugging Face hub: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def bundled_names() -> list[str]:
+    """The models that ship inside the package."""
+    root = resources.files("m3jax") / "assets"
+    return sorted(d.name for d in root.iterdir() if (d / checkpoint.METADATA).is_file())
+
+
+def fingerprint(params: dict[str, Any], config: M3Config) -> str:
+    """16 hex digits for weights and config, the same whichever exact format they came from."""
+    digest = hashlib.blake2b(repr(sorted(to_json(config).items())).encode(), digest_size=8)
+    for path, leaf in sorted(sharding.flatten(params).items()):
+        digest.update(path.encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+def _load_ours(directory: Path, mesh: Mesh) -> tuple[dict[str, Any], M3Config]:
+    metadata = checkpoint.read_metadata(directory)
+    config = from_json(M3Config, metadata["config"])
+    if metadata["weights"] == "int8":
+        flat = quantized.read(directory)
+        shapes = {p: a.shape for p, a in sharding.flatten(abstract_params(config)).items()}
+        if {p: a.shape for p, a in flat.items()} != shapes:
+            raise ValueError(f"{directory / quantized.FILE} does not hold the model of its config")
+        return _place(flat.items(), mesh), config
+    like = sharding.map_params(
+        lambda path, leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding.param_sharding(path, leaf.shape, mesh)
+        ),
+        abstract_params(config),
+    )
+    return checkpoint.load_arrays(directory, like), config
+
+
+def _load_hugging_face(
+    directory: Path, tokenizer: Tokenizer, mesh: Mesh, seed: int
+) -> tuple[dict[str, Any], M3Config, tuple[str, ...]]:
+    config = dataclasses.replace(files.read_config(directory), special_ids=tokenizer.special_ids)
+    notes: tuple[str, ...] = ()
+    heads = None
+    if files.has_heads(directory):
+        heads = files.open_heads(directory)
+        if "colbert_linear.weight" in heads.names:
+            width = heads.read("colbert_linear.weight").shape[0]
+            config = dataclasses.replace(config, colbert_dim=width)
+    with files.open_encoder(directory) as encoder:
+        flat = _place(from_torch(encoder, config, ENCODER_ROWS), mesh, nested=False)
+    if heads is not None:
+        flat |= _place(from_torch(heads, config, HEAD_ROWS), mesh, nested=False)
+    else:
+        flat |= _place(fresh_heads(config, seed).items(), mesh, nested=False)
+        notes = (
+            "no colbert_linear.pt and sparse_linear.pt: the multi-vector head starts as the "
+            "identity and the sparse head at random; train them before use",
+        )
+    return sharding.unflatten(flat), config, notes
+
+
+def _place(leaves: Any, mesh: Mesh, nested: bool = True) -> dict[str, Any]:
+    """Moves (path, array) pairs to the mesh one by one, so that one leaf is held on the host."""
+    flat = {
+        path: sharding.place(array, sharding.param_sharding(path, array.shape, mesh))
+        for path, array in leaves
+    }
+    return sharding.unflatten(flat) if nested else flat
+
+
+def _finish(directory: Path, model: Pretrained, weights: str) -> None:
+    model.tokenizer.save(directory)
+    checkpoint.write_metadata(directory, {"config": to_json(model.config), "weights": weights})

@@ -1,0 +1,112 @@
+"""Which device holds which piece of a parameter: data about names, nothing in the model.
+
+The mesh has three axes: `data` splits batches, `fsdp` splits parameters and batches, `tensor`
+splits the width of matrices.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = P(("data", "fsdp"))  # rows of every batch
+
+# Path of a parameter -> the mesh axis of each of its dimensions. Every leaf matches exactly one
+# row. The vocabulary (250,002 = 2 x 3 x 41,667) divides by no usual number of devices, so the
+# embedding is split along its width. Leading axis of `layers`: the layer.
+RULES: tuple[tuple[str, P], ...] = (
+    (r"encoder/embeddings/(word|position)", P(None, ("fsdp", "tensor"))),
+    (r"encoder/embeddings/token_type", P(None, None)),
+    (r"encoder/embeddings/norm/(scale|bias)", P(None)),
+    (r"encoder/layers/(query|key|value|up)/kernel", P(None, "fsdp", "tensor")),
+    (r"encoder/layers/(query|key|value|up)/bias", P(None, "tensor")),
+    (r"encoder/layers/(output|down)/kernel", P(None, "tensor", "fsdp")),
+    (r"encoder/layers/(output|down)/bias", P(None, None)),
+    (r"encoder/layers/(output_norm|down_norm)/(scale|bias)", P(None, None)),
+    (r"heads/sparse/kernel", P("fsdp", None)),
+    (r"heads/sparse/bias", P(None)),
+    (r"heads/colbert/kernel", P("fsdp", "tensor")),
+    (r"heads/colbert/bias", P("tensor")),
+)
+
+
+def make_mesh(
+    data: int | None = None, fsdp: int = 1, tensor: int = 1, devices: list[Any] | None = None
+) -> Mesh:
+    """A mesh over `devices` (all local ones); `data` defaults to what the other axes leave."""
+    devices = jax.local_devices() if devices is None else devices
+    if data is None:
+        data = len(devices) // (fsdp * tensor)
+    if data * fsdp * tensor != len(devices) or data < 1:
+        raise ValueError(
+            f"a mesh of data={data} x fsdp={fsdp} x tensor={tensor} does not cover "
+            f"{len(devices)} devices"
+        )
+    return Mesh(np.array(devices).reshape(data, fsdp, tensor), AXES)
+
+
+def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """The rule of one parameter; ValueError where no rule fits its name, rank or size."""
+    found = [spec for pattern, spec in RULES if re.fullmatch(pattern, path)]
+    if len(found) != 1:
+        raise ValueError(f"parameter {path} matches {len(found)} sharding rules, expected 1")
+    spec = found[0]
+    if len(spec) != len(shape):
+        raise ValueError(f"parameter {path} has shape {shape}, its rule {spec} another rank")
+    for size, axes in zip(shape, spec, strict=True):
+        names = (axes,) if isinstance(axes, str) else axes or ()
+        pieces = int(np.prod([mesh.shape[name] for name in names]))
+        if size % pieces:
+            raise ValueError(
+                f"parameter {path} of shape {shape} cannot be split in {pieces} along {axes}; "
+                "choose a mesh whose fsdp and tensor sizes divide the model's widths"
+            )
+    return spec
+
+
+def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Host memory to the mesh, each device receiving only its own piece."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def param_sharding(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """`spec_of` on the mesh."""
+    return NamedSharding(mesh, spec_of(path, shape, mesh))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows split over `data` and `fsdp`."""
+    return NamedSharding(mesh, BATCH)
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dict to {"encoder/layers/query/kernel": leaf}."""
+    flat: dict[str, Any] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}/")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return tree
+
+
+def map_params(function: Callable[[str, Any], Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of `function(path, leaf)`."""
+    return unflatten({path: function(path, leaf) for path, leaf in flatten(params).items()})

@@ -1,0 +1,144 @@
+"""Text to token ids: a Hugging Face fast tokenizer without its padding and its tensors.
+
+Never imports JAX: data workers load this file.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+# What transformers and sentence-transformers look for beside the weights.
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "sentencepiece.bpe.model",
+    "added_tokens.json",
+)
+_DEFAULT_SPECIAL = {
+    "cls_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """`<s> pieces </s>` as XLM-R has it; `load` it from a directory with a tokenizer."""
+
+    backend: tokenizers.Tokenizer
+    cls_id: int
+    pad_id: int
+    eos_id: int
+    unk_id: int
+    directory: Path
+
+    @property
+    def special_ids(self) -> tuple[int, int, int, int]:
+        """Ids without lexical weight [M3 sec. 3.2]: cls, pad, eos, unk."""
+        return (self.cls_id, self.pad_id, self.eos_id, self.unk_id)
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(
+        self, texts: Sequence[str], max_length: int, cls_every: int | None = None
+    ) -> list[np.ndarray]:
+        """Token ids of each text, [CLS] first and end of sentence last, int32.
+
+        A longer text loses its end. `cls_every` inserts a [CLS] before every further so many
+        tokens (MCLS, [M3 app. B.2]: 256); the inserted ones count in `max_length`.
+
+        Raises TypeError for an item that is no string, ValueError for a `max_length` below 2.
+        """
+        if max_length < 2:
+            raise ValueError(f"max_length must leave room for <s> and </s>, got {max_length}")
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"text {number} is {type(text).__name__}, not a string: {text!r}")
+        return [self._wrap(ids, max_length, cls_every) for ids in self._pieces(list(texts))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids, special tokens included."""
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=False)
+
+    def token(self, token_id: int) -> str:
+        """The piece of one id as the vocabulary spells it, its leading space shown as '▁'."""
+        return self.backend.id_to_token(int(token_id)) or "<unk>"
+
+    def save(self, directory: Path) -> None:
+        """Copies the tokenizer's files; writes tokenizer.json where it was made on the fly."""
+        for name in FILES:
+            if (self.directory / name).is_file():
+                shutil.copyfile(self.directory / name, directory / name)
+        if not (directory / "tokenizer.json").is_file():
+            self.backend.save(str(directory / "tokenizer.json"))
+
+    def _pieces(self, texts: list[str]) -> list[list[int]]:
+        try:
+            encoded = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError):
+            # A lone surrogate is no UTF-8: it becomes U+FFFD, as in any decoder.
+            clean = [t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in texts]
+            encoded = self.backend.encode_batch_fast(clean, add_special_tokens=False)
+        return [e.ids for e in encoded]
+
+    def _wrap(self, ids: list[int], max_length: int, cls_every: int | None) -> np.ndarray:
+        if cls_every is None or len(ids) <= cls_every:
+            return np.array([self.cls_id, *ids[: max_length - 2], self.eos_id], np.int32)
+        out: list[int] = []
+        for start in range(0, len(ids), cls_every):
+            out += [self.cls_id, *ids[start : start + cls_every]]
+        out = out[: max_length - 1]
+        return np.array([*out, self.eos_id], np.int32)
+
+
+def load(directory: Path | str) -> Tokenizer:
+    """The tokenizer in `directory`; FileNotFoundError names what is missing."""
+    directory = Path(directory)
+    path = directory / "tokenizer.json"
+    if path.is_file():
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises a bare Exception
+            raise ValueError(f"{path} is not a readable tokenizer: {error}") from error
+        backend.no_truncation()
+        backend.no_padding()
+    elif (directory / "sentencepiece.bpe.model").is_file():
+        # transformers holds the rules that turn a SentencePiece file into a fast tokenizer.
+        from transformers import AutoTokenizer
+
+        backend = AutoTokenizer.from_pretrained(directory, use_fast=True).backend_tokenizer
+    else:
+        raise FileNotFoundError(
+            f"{directory} has no tokenizer: expected tokenizer.json or sentencepiece.bpe.model"
+        )
+    names = _special_names(directory)
+    ids = {role: backend.token_to_id(name) for role, name in names.items()}
+    missing = [f"{role} {names[role]!r}" for role, token_id in ids.items() if token_id is None]
+    if missing:
+        raise ValueError(f"{path}: the vocabulary lacks {', '.join(missing)}")
+    return Tokenizer(
+        backend, ids["cls_token"], ids["pad_token"], ids["eos_token"], ids["unk_token"], directory
+    )
+
+
+def _special_names(directory: Path) -> dict[str, str]:
+    """The spelling of the four special tokens: the files' own, else XLM-R's."""
+    names = dict(_DEFAULT_SPECIAL)
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (directory / file).is_file():
+            values = json.loads((directory / file).read_text(encoding="utf-8"))
+            for role in names:
+                token = values.get(role)
+                if token is not None:
+                    names[role] = token["content"] if isinstance(token, dict) else token
+    return names
