@@ -91,15 +91,19 @@ def override(config: Config, assignment: str) -> Config:
     path, equals, text = assignment.partition("=")
     if not equals:
         raise ValueError(f"expected FIELD=VALUE, got {assignment!r}")
-    head, _, rest = path.strip().partition(".")
-    known = {f.name for f in dataclasses.fields(typing.cast(Any, config))}
+    return _replace(config, path.strip(), text, path.strip())
+
+
+def _replace(config: Any, path: str, text: str, whole_path: str) -> Any:
+    head, _, rest = path.partition(".")
+    known = sorted(f.name for f in dataclasses.fields(config))
     if head not in known:
-        raise KeyError(f"{type(config).__name__} has no field {head!r}; it has {sorted(known)}")
+        raise KeyError(f"{whole_path}: {type(config).__name__} has no field {head!r}, but {known}")
     if rest:
-        new = override(getattr(config, head), f"{rest}={text}")
+        new = _replace(getattr(config, head), rest, text, whole_path)
     else:
-        new = _coerce(_literal(text), typing.get_type_hints(type(config))[head], path)
-    return dataclasses.replace(typing.cast(Any, config), **{head: new})
+        new = _coerce(_literal(text), typing.get_type_hints(type(config))[head], whole_path)
+    return dataclasses.replace(config, **{head: new})
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -5,6 +5,8 @@
 `xla` runs everywhere and is the oracle of the tests; `cudnn` is NVIDIA's fused kernel.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -37,7 +39,7 @@ def attend(
     return _plain(query, key, value, _mask(query_segments, segments, packed))
 
 
-def resolve_backend(backend: str, dtype: jnp.dtype, head_width: int, packed: bool) -> str:
+def resolve_backend(backend: str, dtype: Any, head_width: int, packed: bool) -> str:
     """The back end that `auto` stands for here; a named one that cannot serve raises ValueError."""
     half = dtype in (jnp.bfloat16, jnp.float16)
     reasons = []

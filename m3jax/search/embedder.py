@@ -102,7 +102,7 @@ class M3Embedder:
                              with sparse_format="csr"
             colbert_vecs     list of arrays [tokens - 1, c]; one `Ragged` with
                              colbert_format="ragged"
-        and with output_dtype="int8" also `dense_scales` and `colbert_scales`, one number a vector.
+        and with output_dtype="int8" also `dense_scales` [n] and `colbert_scales`, [tokens - 1, 1] each.
 
         batch_size   rows a batch; None fills each batch up to a fixed number of tokens
         max_length   tokens; longer texts lose their end; None: 8,192 or what the model has
@@ -248,7 +248,7 @@ def _default_length(args: tuple, kwargs: dict[str, Any], length: int) -> dict[st
 
 
 def _lexical_score(first: dict[str, float], second: dict[str, float]) -> float:
-    return sum(weight * second[token] for token, weight in first.items() if token in second)
+    return sum((w * second[token] for token, w in first.items() if token in second), 0.0)
 
 
 def _fuse(scores: dict[str, np.ndarray], weights: list[float]) -> dict[str, np.ndarray]:
@@ -290,9 +290,10 @@ def _output(
     if embeddings.colbert is not None:
         offsets = embeddings.colbert.offsets
         values = _as_dtype("colbert", embeddings.colbert.values, output_dtype)
-        ragged = {name: Ragged(array, offsets) for name, array in values.items()}
-        if "colbert_scales" in values:
-            ragged["colbert_scales"] = Ragged(values["colbert_scales"][:, None], offsets)
+        ragged = {
+            name: Ragged(array if array.ndim == 2 else array[:, None], offsets)
+            for name, array in values.items()
+        }
         out |= ragged if colbert_format == "ragged" else {n: list(r) for n, r in ragged.items()}
     return out
 

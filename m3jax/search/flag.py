@@ -50,20 +50,13 @@ class BGEM3FlagModel(M3Embedder):
         if colbert_dim not in (-1, config.colbert_dim):
             raise ValueError(f"colbert_dim {colbert_dim}: the checkpoint has {config.colbert_dim}")
         half = (use_fp16 or use_bf16) and jax.default_backend() != "cpu"
-        instruction = None
-        if query_instruction_for_retrieval is not None:
-            form = query_instruction_format.replace("\\n", "\n")
-            if not form.endswith("{}") or form.count("{}") != 2:
-                raise ValueError(
-                    "query_instruction_format needs two places, the instruction's and at its end "
-                    f"the text's, got {query_instruction_format!r}"
-                )
-            instruction = form.format(query_instruction_for_retrieval, "")
         super().__init__(
             dataclasses.replace(model, config=config),
             mesh=mesh,
             compute=ComputeConfig(dtype="bfloat16" if half else "float32"),
-            query_instruction=instruction,
+            query_instruction=_instruction(
+                query_instruction_format, query_instruction_for_retrieval
+            ),
             query_max_length=query_max_length,
             passage_max_length=passage_max_length,
             batch_size=batch_size,
@@ -81,3 +74,16 @@ class BGEM3FlagModel(M3Embedder):
         given = dict(zip(names, args, strict=False)) | kwargs
         given = {name: value for name, value in given.items() if value is not None}
         return super().encode(sentences, **(self.defaults | given))
+
+
+def _instruction(form: str, instruction: str | None) -> str | None:
+    """What stands in front of a query; the text's own place must be the format's end."""
+    if instruction is None:
+        return None
+    form = form.replace("\\n", "\n")
+    if not form.endswith("{}") or form.count("{}") != 2:
+        raise ValueError(
+            "query_instruction_format needs two places, the instruction's and at its end the "
+            f"text's, got {form!r}"
+        )
+    return form.format(instruction, "")

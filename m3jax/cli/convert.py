@@ -1,0 +1,153 @@
+"""Convert, check, lengthen and shrink checkpoints. Every DST is written whole or not at all.
+
+from-hf           a Hugging Face directory or hub name to an m3jax (Orbax) directory
+to-hf             the other way: loads in FlagEmbedding, sentence-transformers and transformers
+extend-positions  a longer position table; texts of up to the old length give the same outputs
+init-heads        heads for an encoder without: identity, and token weights fitted to texts
+quantize          int8 rows, a quarter of the size
+verify            the largest difference of all outputs of two models on texts in many languages
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+EXAMPLES = """\
+examples:
+  m3jax convert from-hf BAAI/bge-m3 bge-m3-m3jax
+  m3jax convert to-hf checkpoint bge-m3-finetuned --dtype float16
+  m3jax convert extend-positions xlm-roberta-base xlm-roberta-8k --to 8194
+  m3jax convert verify bge-m3-m3jax BAAI/bge-m3
+  m3jax convert verify bge-m3-m3jax bge-m3-finetuned --torch
+"""
+TOLERANCE = 1e-4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The actions of `convert` and their arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, run, first: str, second: str, help: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(
+            name,
+            help=help,
+            epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument(first.lower(), metavar=first, help="a model's directory or name")
+        sub.add_argument(second.lower(), metavar=second, help=second_help[second])
+        sub.set_defaults(act=run)
+        return sub
+
+    second_help = {"DST": "a new directory", "B": "another model's directory or name"}
+    action("from-hf", _from_hf, "SRC", "DST", "Hugging Face directory to m3jax")
+    to_hf = action("to-hf", _to_hf, "SRC", "DST", "m3jax to a Hugging Face directory")
+    to_hf.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of weights"
+    )
+    extend = action("extend-positions", _extend, "SRC", "DST", "longer texts for the same model")
+    extend.add_argument("--to", type=int, default=8194, metavar="ROWS", help="default: 8194")
+    init = action("init-heads", _init_heads, "SRC", "DST", "heads for an encoder without")
+    init.add_argument("--texts", metavar="FILE", help="JSON Lines (default: the sample corpus)")
+    action("quantize", _quantize, "SRC", "DST", "int8 rows, a quarter of the size")
+    verify = action("verify", _verify, "A", "B", "compare all outputs of two models")
+    verify.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"default: {TOLERANCE}")
+    verify.add_argument("--torch", action="store_true", help="compute B by PyTorch (transformers)")
+    verify.add_argument("--max-length", type=int, default=512, help="tokens (default: 512)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the action."""
+    return options.act(options)
+
+
+def _from_hf(options: argparse.Namespace) -> int:
+    from m3jax import pretrained
+
+    pretrained.save(options.dst, pretrained.load(options.src))
+    return _say(options.dst)
+
+
+def _to_hf(options: argparse.Namespace) -> int:
+    from m3jax import pretrained
+
+    pretrained.save_hugging_face(options.dst, pretrained.load(options.src), options.dtype)
+    return _say(options.dst)
+
+
+def _extend(options: argparse.Namespace) -> int:
+    from m3jax import pretrained
+    from m3jax.convert.positions import extend_positions
+
+    model = pretrained.load(options.src)
+    params, config = extend_positions(model.params, model.config, options.to)
+    _save_like(options.src, options.dst, dataclasses.replace(model, params=params, config=config))
+    return _say(
+        options.dst, f"{model.config.encoder.max_length} -> {config.encoder.max_length} tokens"
+    )
+
+
+def _init_heads(options: argparse.Namespace) -> int:
+    from m3jax import pretrained
+    from m3jax.convert.heads import fit_sparse_head
+    from m3jax.text.records import read_records
+    from m3jax.text.sample import passages
+
+    model = pretrained.load(options.src)
+    if not model.notes:
+        raise ValueError(f"{options.src} has heads already; they would be lost")
+    texts = [r.text for r in (read_records(options.texts) if options.texts else passages())]
+    params = fit_sparse_head(model.params, model.config, model.tokenizer, texts)
+    _save_like(options.src, options.dst, dataclasses.replace(model, params=params))
+    return _say(options.dst, f"token weights fitted to {len(texts)} texts")
+
+
+def _quantize(options: argparse.Namespace) -> int:
+    from m3jax import pretrained
+
+    size = pretrained.save_int8(options.dst, pretrained.load(options.src))
+    return _say(options.dst, f"{size / 1e6:.1f} MB of weights")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from m3jax import pretrained
+    from m3jax.convert.reference import differences, torch_outputs
+    from m3jax.text.sample import passages
+
+    texts = [passage.text for passage in passages()[::4]]
+    first = _outputs(options.a, texts, options.max_length)
+    if options.torch:
+        second = torch_outputs(pretrained.resolve(options.b), texts, options.max_length)
+    else:
+        second = _outputs(options.b, texts, options.max_length)
+    largest = differences(first, second)
+    for head, gap in largest.items():
+        print(f"{head:8} largest difference {gap:.3e}")
+    good = max(largest.values()) <= options.tolerance
+    relation = "within" if good else "BEYOND"
+    print(f"{relation} the tolerance {options.tolerance:g} on {len(texts)} texts")
+    return 0 if good else 1
+
+
+def _outputs(name: str, texts: list[str], max_length: int):
+    from m3jax.config import ComputeConfig
+    from m3jax.convert.reference import Outputs
+    from m3jax.search.embedder import M3Embedder
+
+    model = M3Embedder.from_pretrained(name, compute=ComputeConfig(dtype="float32"))
+    out = model.encode(texts, max_length=max_length, return_sparse=True, return_colbert_vecs=True)
+    sparse = [{int(t): w for t, w in weights.items()} for weights in out["lexical_weights"]]
+    return Outputs(list(out["dense_vecs"]), sparse, out["colbert_vecs"])
+
+
+def _save_like(source: str, target: str, model) -> None:
+    """Writes the format that was read, so that the result serves where the source did."""
+    from m3jax import checkpoint, pretrained
+
+    ours = (pretrained.resolve(source) / checkpoint.METADATA).is_file()
+    (pretrained.save if ours else pretrained.save_hugging_face)(target, model)
+
+
+def _say(directory: str, what: str = "") -> int:
+    print(f"wrote {Path(directory)}" + (f" ({what})" if what else ""))
+    return 0

@@ -1,0 +1,63 @@
+"""Say what a model directory, a bundled or hub model, or a directory of embeddings is."""
+
+import argparse
+import json
+from pathlib import Path
+
+EXAMPLES = """\
+examples:
+  m3jax info BAAI/bge-m3
+  m3jax info embeddings/
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL."""
+    parser.add_argument("model", metavar="MODEL", help="a model's directory or name, or embeddings")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints a table."""
+    from rich.table import Table
+
+    from m3jax.cli.tables import wide_console
+
+    table = Table("what", "value", title=options.model, title_justify="left")
+    for name, value in _rows(options.model).items():
+        table.add_row(name, str(value))
+    wide_console().print(table)
+    return 0
+
+
+def _rows(name: str) -> dict[str, object]:
+    from m3jax.search import corpus
+
+    if (Path(name) / corpus.MANIFEST).is_file():
+        manifest = corpus.read_manifest(Path(name))
+        texts = sum(shard["texts"] for shard in manifest["shards"])
+        return manifest | {"shards": len(manifest["shards"]), "texts": texts}
+    return _model_rows(name)
+
+
+def _model_rows(name: str) -> dict[str, object]:
+    from m3jax import pretrained
+    from m3jax.config import to_json
+    from m3jax.sharding import flatten
+
+    model = pretrained.load(name)
+    flat = flatten(model.params)
+    encoder = to_json(model.config.encoder)
+    rest = {k: v for k, v in to_json(model.config).items() if k != "encoder"}
+    total = sum(leaf.size for leaf in flat.values())
+    embedding = flat["encoder/embeddings/word"].size
+    return {
+        **encoder,
+        **rest,
+        "longest text (tokens)": model.config.encoder.max_length,
+        "parameters": f"{total:,}",
+        "of these outside the word embedding": f"{total - embedding:,}",
+        "tokenizer ids": model.tokenizer.vocab_size,
+        "fingerprint": pretrained.fingerprint(model.params, model.config),
+        "notes": "; ".join(model.notes) or "none",
+        "directory": json.dumps(str(pretrained.resolve(name))),
+    }

@@ -1,0 +1,83 @@
+"""The `m3jax` command: one subcommand a file, imported when it is asked for."""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+
+from m3jax import __version__
+
+# Name -> (module under m3jax.cli, one line of help).
+COMMANDS = {
+    "quickstart": "search a small multilingual corpus that ships with the package",
+    "score": "explain how well passages match a query",
+    "encode": "turn a JSON Lines file into embeddings on disk",
+    "convert": "convert, check, lengthen and shrink checkpoints",
+    "info": "say what a model or a directory of embeddings is",
+}
+
+EXAMPLES = """\
+examples:
+  m3jax quickstart --model BAAI/bge-m3
+  m3jax score --model DIR --query "What is M3?" --passage "An embedding model." --passage "A fox."
+  m3jax encode --model DIR --input corpus.jsonl.gz --output embeddings --modes dense,sparse
+  m3jax convert to-hf DIR BGE-M3-FINETUNED --dtype float16
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns 0, 1 for bad input, 2 for bad arguments, 130 when interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    name = next((a for a in arguments if not a.startswith("-")), None)
+    parser = argparse.ArgumentParser(
+        prog="m3jax",
+        description="M3-Embedding (BGE-M3) in JAX: dense, sparse and multi-vector at once.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"m3jax {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command, summary in COMMANDS.items():
+        module = importlib.import_module(f"m3jax.cli.{command}")
+        sub = commands.add_parser(
+            command,
+            help=summary,
+            description=module.__doc__,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if command == name or name is None:
+            module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="m3jax: %(message)s", level=logging.WARNING)
+    _prepare_jax()
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        return options.run(options)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        if os.environ.get("M3JAX_DEBUG"):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"m3jax: error: {message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("m3jax: interrupted", file=sys.stderr)
+        return 130
+
+
+def _prepare_jax() -> None:
+    """Settings of a whole process, which a library must not make: only the command does.
+
+    Compiled programs are kept between runs. An empty M3JAX_CACHE_DIR turns that off.
+    """
+    default = os.path.join(os.path.expanduser("~"), ".cache", "m3jax", "xla")
+    directory = os.environ.get("M3JAX_CACHE_DIR", default)
+    if directory:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", directory)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,0 +1,33 @@
+"""Pieces of the tables that commands print."""
+
+from rich.console import Console
+
+from m3jax.search.embeddings import Embeddings, lexical_dicts
+from m3jax.search.pairs import lexical_matches
+from m3jax.text.tokenizer import Tokenizer
+
+
+def matched_tokens(
+    tokenizer: Tokenizer, query: Embeddings, documents: Embeddings, number: int, count: int
+) -> str:
+    """The tokens that carried the lexical match, heaviest first: `Berlin 0.21 x 0.18`."""
+    assert query.sparse is not None and documents.sparse is not None
+    (weights,) = lexical_dicts(query.sparse)
+    (other,) = lexical_dicts(documents.sparse[[number]])
+    shown = [
+        f"{tokenizer.token(int(token)).replace('▁', '') or '▁'} {a:.2f} x {b:.2f}"
+        for token, a, b, _ in lexical_matches(weights, other)[:count]
+    ]
+    return ", ".join(shown) or "-"
+
+
+def shorten(text: str, width: int) -> str:
+    """The text on one line, cut at `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def wide_console(width: int = 110) -> Console:
+    """The terminal at its own width; a pipe or a file, which has none, at `width`."""
+    console = Console()
+    return console if console.is_terminal else Console(width=width)

@@ -1,0 +1,50 @@
+"""The strictest settings JAX has, and models small enough to compare with PyTorch in seconds."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+from tiny import write_tiny_model
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory) -> Path:
+    """A random Hugging Face directory with both heads and a real, small tokenizer."""
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_model(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_dir):
+    """It as an M3Embedder."""
+    from m3jax import M3Embedder
+
+    return M3Embedder.from_pretrained(tiny_dir)
+
+
+@pytest.fixture(scope="session")
+def backbone_dir() -> Path:
+    """The real pretrained encoder that M3JAX_TEST_BACKBONE names."""
+    return _directory("M3JAX_TEST_BACKBONE")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with train/ and eval/ that M3JAX_TEST_DATA names."""
+    return _directory("M3JAX_TEST_DATA")
+
+
+def _directory(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set: it names a folder of real data this test reads")
+    if not Path(value).is_dir():
+        pytest.fail(f"{variable} names {value}, which is not a directory")
+    return Path(value)

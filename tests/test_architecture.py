@@ -1,0 +1,98 @@
+"""Shape of the code: which room may import which, how long a file and a function may be."""
+
+import ast
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from m3jax import sharding
+from m3jax.config import EncoderConfig, M3Config
+from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS
+from m3jax.model.m3 import abstract_params
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "m3jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A room may import rooms of an earlier level, and its own.
+LEVELS = [
+    {"types", "config"},
+    {"sharding", "checkpoint"},
+    {"text", "model", "scores"},
+    {"losses"},
+    {"convert"},
+    {"pretrained"},
+    {"train", "search"},
+    {"mine", "evaluate"},
+    {"serve", "cli"},
+]
+LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
+# Who may import what from outside; everything else is free.
+ONLY_IN = {"torch": {"convert", "mine"}, "optax": {"train"}, "orbax": {"checkpoint", "train"}}
+NO_JAX = {"types", "text"}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Every imported module, lazy ones included, names that only type checkers see left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            module = node.module or ""
+            found |= {f"{module}.{a.name}" for a in node.names} if module == "m3jax" else {module}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_keeps_to_its_room(path):
+    here = room(path)
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "m3jax" and rest and here in LEVEL and rest[0] in LEVEL and rest[0] != here:
+            assert LEVEL[rest[0]] < LEVEL[here], f"{here} may not import {name}"
+        assert here in ONLY_IN.get(top, {here}), f"{here} may not import {name}"
+        assert not (here in NO_JAX and top in ("jax", "flax")), f"{here} may not import {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_and_functions_stay_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    assert path.stem not in ("utils", "helpers", "common", "base", "misc")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 50, f"{node.name} has {length} lines"
+
+
+def test_text_does_not_load_jax(tmp_path):
+    import subprocess
+    import sys
+
+    modules = [f"m3jax.text.{p.stem}" for p in (PACKAGE / "text").glob("*.py")]
+    code = f"import sys, importlib; [importlib.import_module(m) for m in {modules!r}]; "
+    code += "print('jax' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
+
+
+def test_every_parameter_has_one_sharding_rule_and_one_converter_row():
+    mesh = sharding.make_mesh(data=1, fsdp=4, tensor=2, devices=jax.devices())
+    shapes = sharding.flatten(abstract_params(M3Config(encoder=EncoderConfig(layers=2))))
+    for path, leaf in shapes.items():
+        sharding.spec_of(path, leaf.shape, mesh)  # raises where not exactly one rule fits
+    assert sorted(row.path for row in (*ENCODER_ROWS, *HEAD_ROWS)) == sorted(shapes)
+    for pattern, _ in sharding.RULES:
+        assert any(re.fullmatch(pattern, path) for path in shapes), f"{pattern} matches nothing"

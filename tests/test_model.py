@@ -1,0 +1,236 @@
+"""Attention and heads: no text sees another, special tokens never weigh, shapes are as told."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m3jax.config import ComputeConfig, EncoderConfig, M3Config
+from m3jax.model.attention import attend, resolve_backend
+from m3jax.model.heads import lexical_mask, normalize, pool, token_mask
+from m3jax.model.m3 import M3, abstract_params, init_params
+from m3jax.text.batches import rows_of_tokens
+
+CONFIG = M3Config(
+    encoder=EncoderConfig(
+        vocab_size=50,
+        hidden_size=16,
+        layers=2,
+        heads=4,
+        intermediate_size=32,
+        max_positions=66,
+    ),
+    colbert_dim=8,
+)
+
+
+@pytest.fixture(scope="module")
+def params():
+    wide = init_params(CONFIG, jax.random.key(0))
+    return jax.tree.map(lambda x: x * 10 if x.ndim > 1 else x, wide)
+
+
+def texts(*lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [np.array([0, *rng.integers(4, 50, n - 2), 2], np.int32)[:n] for n in lengths]
+
+
+def test_attention_is_softmax_within_a_segment():
+    """Re-derived with numpy for every pair of a packed row."""
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, 1, 6, 2, 4)).astype(np.float32)
+    segments = np.array([[1, 1, 2, 2, 2, 0]], np.int32)
+    got = attend(
+        jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), jnp.asarray(segments),
+        jnp.asarray([[2, 3]]), "xla", 128,
+    )  # fmt: skip
+    for s in range(5):
+        seen = segments[0] == segments[0, s]
+        for h in range(2):
+            scores = k[0, seen, h] @ q[0, s, h] / np.sqrt(4)
+            weights = np.exp(scores) / np.exp(scores).sum()
+            np.testing.assert_allclose(got[0, s, h], weights @ v[0, seen, h], atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [100, 128, 1300])
+def test_blocked_attention_equals_plain(block):
+    from m3jax.model import attention
+
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(x) for x in rng.normal(size=(3, 2, 1300, 2, 8)).astype(np.float32))
+    segments = jnp.asarray(np.sort(rng.integers(0, 4, (2, 1300)))[:, ::-1].astype(np.int32))
+    lengths = jnp.asarray([[400, 400, 400], [400, 400, 400]])
+    mask = attention._mask(segments, segments, True)
+    blocked = attend(q, k, v, segments, lengths, "xla", block)
+    np.testing.assert_allclose(blocked, attention._plain(q, k, v, mask), atol=2e-6)
+
+
+def test_backend_by_name_and_automatically():
+    assert resolve_backend("auto", jnp.bfloat16, 64, False) == "xla"  # on the CPU of this test
+    with pytest.raises(ValueError, match="not an NVIDIA GPU"):
+        resolve_backend("cudnn", jnp.bfloat16, 64, False)
+
+
+def test_cudnn_serves_padded_half_precision_rows_only(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert resolve_backend("auto", jnp.bfloat16, 64, False) == "cudnn"
+    assert resolve_backend("auto", jnp.bfloat16, 64, True) == "xla"
+    assert resolve_backend("auto", jnp.float32, 64, False) == "xla"
+    with pytest.raises(ValueError, match="packed"):
+        resolve_backend("cudnn", jnp.bfloat16, 64, True)
+    with pytest.raises(ValueError, match="multiple of 8"):
+        resolve_backend("cudnn", jnp.bfloat16, 12, False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="no NVIDIA GPU here")
+def test_cudnn_equals_xla_on_real_tokens():
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in rng.normal(size=(3, 4, 256, 2, 64)))
+    lengths = np.array([[256], [100], [1], [17]], np.int32)
+    segments = (np.arange(256) < lengths).astype(np.int32)
+    a, b = (
+        attend(q, k, v, jnp.asarray(segments), jnp.asarray(lengths), name, 128)
+        for name in ("xla", "cudnn")
+    )
+    keep = segments.astype(bool)
+    np.testing.assert_allclose(
+        np.asarray(a, np.float32)[keep], np.asarray(b, np.float32)[keep], atol=2e-2
+    )
+
+
+def encode(params, batch, config=CONFIG):
+    return jax.jit(M3(config).apply)({"params": params}, batch)
+
+
+def test_packed_padded_and_alone_agree(params):
+    tokens = texts(30, 5, 17, 2, 9)
+    rows = [[0, 1, 2], [3, 4]]
+    packed, slots = rows_of_tokens(tokens, rows, 60, pad_id=1)
+    together = encode(params, packed)
+    for slot in slots:
+        alone = encode(params, rows_of_tokens([tokens[slot.text]], [[0]], 40, pad_id=1)[0])
+        here = slice(slot.start, slot.start + slot.length)
+        np.testing.assert_allclose(
+            together.dense[slot.row, slot.segment], alone.dense[0, 0], atol=1e-5
+        )
+        np.testing.assert_allclose(
+            together.sparse[slot.row, here], alone.sparse[0, : slot.length], atol=1e-5
+        )
+        np.testing.assert_allclose(
+            together.colbert[slot.row, here], alone.colbert[0, : slot.length], atol=1e-5
+        )
+
+
+def test_a_neighbour_never_changes_a_text(params):
+    """Bit for bit: in a packed row and in a padded batch."""
+    first = texts(20, 15, 25, seed=1)
+    second = [first[0], *texts(15, 25, seed=2)]
+    for rows in ([[0, 1, 2]], [[0], [1], [2]]):
+        a, b = (
+            encode(params, rows_of_tokens(tokens, rows, 60, pad_id=1)[0])
+            for tokens in (first, second)
+        )
+        assert (a.dense[0, 0] == b.dense[0, 0]).all()
+        assert (a.sparse[0, :20] == b.sparse[0, :20]).all()
+        assert (a.colbert[0, :20] == b.colbert[0, :20]).all()
+        assert not (a.dense == b.dense).all()  # the neighbours themselves did change
+
+
+def test_no_gradient_crosses_from_one_text_to_another(params):
+    batch, _ = rows_of_tokens(texts(20, 15), [[0, 1]], 40, pad_id=1)
+
+    def first_text(word):
+        inner = params["encoder"]["embeddings"] | {"word": word}
+        tree = params | {"encoder": params["encoder"] | {"embeddings": inner}}
+        return jnp.sum(M3(CONFIG).apply({"params": tree}, batch).dense[0, 0] ** 3)
+
+    grad = jax.grad(first_text)(params["encoder"]["embeddings"]["word"])
+    mine = set(batch.token_ids[0, :20].tolist())
+    others = sorted(set(batch.token_ids[0, 20:35].tolist()) - mine)
+    assert (grad[np.array(others)] == 0).all()
+    assert (grad[np.array(sorted(mine))] != 0).any(axis=1).all()
+
+
+def test_special_tokens_and_padding_never_weigh(params):
+    batch, _ = rows_of_tokens([np.array([0, 7, 3, 1, 0, 9, 2], np.int32)], [[0]], 10, pad_id=1)
+    np.testing.assert_array_equal(
+        lexical_mask(batch, CONFIG.special_ids)[0],
+        [False, True, False, False, False, True, False, False, False, False],
+    )
+    out = encode(params, batch)
+    assert (out.sparse[0, [0, 2, 3, 4, 6, 7, 8, 9]] == 0).all()
+
+
+def test_colbert_leaves_the_first_token_out_and_the_last_in(params):
+    batch, _ = rows_of_tokens(texts(5, 3), [[0], [1]], 8, pad_id=1)
+    assert np.asarray(token_mask(batch)).tolist() == [
+        [False, True, True, True, True, False, False, False],
+        [False, True, True, False, False, False, False, False],
+    ]
+    out = encode(params, batch)
+    norms = np.linalg.norm(out.colbert, axis=-1)
+    np.testing.assert_allclose(norms, np.asarray(token_mask(batch)).astype(float), atol=1e-6)
+
+
+def test_pooling_by_hand():
+    hidden = jnp.arange(12.0).reshape(1, 6, 2)
+    batch, _ = rows_of_tokens(texts(3, 2), [[0, 1]], 6, pad_id=1)
+    np.testing.assert_allclose(pool(hidden, batch, "cls")[0], [[0, 1], [6, 7]])
+    np.testing.assert_allclose(pool(hidden, batch, "mean")[0], [[2, 3], [7, 8]])
+    mcls, _ = rows_of_tokens(texts(6), [[0]], 6, pad_id=1, cls_every=1)  # anchors at 0, 2, 4
+    np.testing.assert_allclose(pool(hidden, mcls, "cls")[0], [[4, 5]])
+
+
+def test_normalize_has_a_finite_gradient_at_zero():
+    assert jnp.isfinite(jax.grad(lambda x: normalize(x).sum())(jnp.zeros(4))).all()
+    np.testing.assert_allclose(normalize(jnp.array([3.0, 4.0])), [0.6, 0.8], atol=1e-6)
+
+
+def test_only_the_heads_asked_for_are_computed(params):
+    batch, _ = rows_of_tokens(texts(5), [[0]], 8, pad_id=1)
+    out = M3(CONFIG, heads=("sparse",)).apply({"params": params}, batch)
+    assert out.dense is None and out.colbert is None and out.sparse is not None
+
+
+def test_dropout_needs_a_key_and_changes_the_output(params):
+    batch, _ = rows_of_tokens(texts(20), [[0]], 20, pad_id=1)
+    a, b = (
+        M3(CONFIG).apply(
+            {"params": params}, batch, deterministic=False, rngs={"dropout": jax.random.key(i)}
+        )
+        for i in (0, 1)
+    )
+    assert not np.allclose(a.dense, b.dense)
+    same = M3(CONFIG).apply(
+        {"params": params}, batch, deterministic=False, rngs={"dropout": jax.random.key(0)}
+    )
+    np.testing.assert_array_equal(a.dense, same.dense)
+
+
+def test_bfloat16_keeps_parameters_and_outputs_float32(params):
+    batch, _ = rows_of_tokens(texts(20), [[0]], 20, pad_id=1)
+    out = M3(CONFIG, ComputeConfig(dtype="bfloat16")).apply({"params": params}, batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert out.dense.dtype == out.sparse.dtype == out.colbert.dtype == jnp.float32
+
+
+def test_the_large_model_has_its_known_size():
+    """XLM-R-large with 8,194 positions, no pooler: 567,754,752 parameters, and the two heads."""
+    large = abstract_params(M3Config())
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+    by_hand = (250_002 + 8194 + 1 + 2) * 1024 + 24 * (
+        4 * (1024 * 1024 + 1024) + 2 * 1024 * 4096 + 4096 + 1024 + 4 * 1024
+    )
+    assert count(large["encoder"]) == by_hand
+    assert count(large["heads"]) == 1024 * 1024 + 1024 + 1024 + 1
+
+
+def test_unnormalised_outputs(params):
+    batch, _ = rows_of_tokens(texts(9), [[0]], 9, pad_id=1)
+    raw = encode(params, batch, dataclasses.replace(CONFIG, normalize=False))
+    unit = encode(params, batch)
+    np.testing.assert_allclose(normalize(raw.dense), unit.dense, atol=1e-6)
+    assert abs(float(jnp.linalg.norm(raw.dense[0, 0])) - 1) > 0.01
