@@ -29,6 +29,7 @@ from m3jax.text.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*_linear.pt", "sentencepiece.bpe.model"]
+HUB_IGNORED = ["onnx/*", "openvino/*"]  # other run times' copies of the weights
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -123,7 +124,14 @@ def resolve(name_or_dir: str | Path, cache_dir: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES, cache_dir=cache_dir))
+        return Path(
+            snapshot_download(
+                name,
+                allow_patterns=HUB_FILES,
+                ignore_patterns=HUB_IGNORED,
+                cache_dir=cache_dir,
+            )
+        )
     except Exception as error:  # connection, authorisation, absence: a dozen classes
         raise FileNotFoundError(
             f"{name!r} is no directory here and could not be fetched from the Hugging Face hub: "

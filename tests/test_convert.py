@@ -205,7 +205,7 @@ def test_hub_names_go_to_the_hub_with_the_files_that_bge_m3_has(monkeypatch, tin
 
     asked = {}
 
-    def download(name, allow_patterns, cache_dir):
+    def download(name, allow_patterns, ignore_patterns, cache_dir):
         asked.update(name=name, patterns=allow_patterns)
         return str(tiny_dir)
 
@@ -273,6 +273,9 @@ def test_longer_positions_leave_old_lengths_alone(model, tmp_path):
     np.testing.assert_array_equal(table[:130], model.params["encoder"]["embeddings"]["position"])
     np.testing.assert_array_equal(table[130], table[2])
     np.testing.assert_array_equal(table[401], table[2 + 399 % 128])
+    pretrained.save_hugging_face(tmp_path / "long", longer.encoder.model)
+    settings = json.loads((tmp_path / "long" / "tokenizer_config.json").read_text())
+    assert settings["model_max_length"] == 400
     assert longer.encode("word " * 500, max_length=400)["dense_vecs"].shape == (32,)
     with pytest.raises(ValueError, match="130 rows already"):
         extend_positions(model.params, model.config, 130)

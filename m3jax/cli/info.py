@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 EXAMPLES = """\
 examples:
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _rows(name: str) -> dict[str, object]:
+def _rows(name: str) -> dict[str, Any]:
     from m3jax.search import corpus
 
     if (Path(name) / corpus.MANIFEST).is_file():
@@ -39,7 +40,7 @@ def _rows(name: str) -> dict[str, object]:
     return _model_rows(name)
 
 
-def _model_rows(name: str) -> dict[str, object]:
+def _model_rows(name: str) -> dict[str, Any]:
     from m3jax import pretrained
     from m3jax.config import to_json
     from m3jax.sharding import flatten

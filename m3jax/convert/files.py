@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -141,10 +141,18 @@ def write_directory(
         }
         torch.save(state, directory / file)
     tokenizer.save(directory)
+    _set_max_length(directory / "tokenizer_config.json", config.encoder.max_length)
     for name, values in _settings(config, dtype).items():
         path = directory / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _set_max_length(path: Path, max_length: int) -> None:
+    """Readers truncate where the tokenizer says; a longer position table must not go unused."""
+    values = read_json(path) if path.is_file() else {"tokenizer_class": "XLMRobertaTokenizer"}
+    values = values | {"model_max_length": max_length}
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def require_torch(what: str) -> Any:
@@ -173,18 +181,17 @@ def _torch(file: Path) -> dict[str, Any]:
     return {name: lambda tensor=tensor: tensor.float().numpy() for name, tensor in state.items()}
 
 
-def _read_pooling(directory: Path) -> str:
+def _read_pooling(directory: Path) -> Literal["cls", "mean"]:
     """sentence-transformers' word on pooling where there is one; M3's [CLS] where not."""
     path = directory / "1_Pooling" / "config.json"
     if not path.is_file():
         return "cls"
     values = read_json(path)
     mode = values.get("pooling_mode")
-    if mode in ("cls", "mean"):
-        return mode
-    for mode in ("cls", "mean"):
-        if values.get(f"pooling_mode_{mode}_token{'s' * (mode == 'mean')}"):
-            return mode
+    if mode == "cls" or values.get("pooling_mode_cls_token"):
+        return "cls"
+    if mode == "mean" or values.get("pooling_mode_mean_tokens"):
+        return "mean"
     raise ValueError(f"{path}: m3jax pools by [CLS] or mean, not as this file says")
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from m3jax.config import M3Config
-from m3jax.model.encoder import Encoder
 from m3jax.model.heads import lexical_mask
+from m3jax.model.m3 import hidden_states
 from m3jax.text.batches import plan_padded, rows_of_tokens
 from m3jax.text.buckets import bucket_ladder
 from m3jax.text.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ def fit_sparse_head(
     frequency = Counter(t for ids in token_ids for t in set(ids.tolist()))
     target = {t: np.log((len(texts) + 1) / (df + 1)) for t, df in frequency.items()}
     most = max(target.values())
-    encode = jax.jit(Encoder(config.encoder).apply)
+    encode = jax.jit(hidden_states, static_argnums=2)
     d = config.encoder.hidden_size
     gram, moment = np.zeros((d + 1, d + 1)), np.zeros(d + 1)
     ladder = bucket_ladder(config.encoder.max_length)
@@ -50,7 +50,7 @@ def fit_sparse_head(
         batch, _ = rows_of_tokens(
             token_ids, rows, bucket, pad_id=config.encoder.pad_id, height=height
         )
-        hidden = encode({"params": params["encoder"]}, batch)
+        hidden = encode(params, batch, config)
         keep = np.asarray(lexical_mask(batch, config.special_ids))
         x = np.asarray(hidden.astype(jnp.float32))[keep].astype(np.float64)
         x = np.concatenate([x, np.ones((len(x), 1))], axis=1)

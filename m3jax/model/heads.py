@@ -27,7 +27,8 @@ class Heads(nn.Module):
         sparse_head = nn.Dense(1, dtype=hidden.dtype, name="sparse")
         colbert_head = nn.Dense(self.config.colbert_dim, dtype=hidden.dtype, name="colbert")
         if self.is_initializing():  # parameters exist whatever is asked for
-            sparse_head(hidden), colbert_head(hidden)
+            sparse_head(hidden)
+            colbert_head(hidden)
         mask = token_mask(batch)
         dense = sparse = colbert = None
         if "dense" in self.heads:

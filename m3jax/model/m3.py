@@ -1,19 +1,23 @@
-"""The whole model: encoder, then heads, used as a function of (params, batch)."""
+"""The whole model: encoder, then heads, used as functions of (params, batch)."""
+
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from m3jax.config import ComputeConfig, M3Config
 from m3jax.model.encoder import Encoder
 from m3jax.model.heads import HEADS, Heads
 from m3jax.types import Encoding, TextBatch
 
-Params = dict
+Params = dict[str, Any]
+PLAIN = ComputeConfig()  # float32, attention chosen by the device
 
 
 class M3(nn.Module):
-    """`M3(config).apply({"params": params}, batch)` returns an `Encoding`."""
+    """The modules in one tree; `encode_batch` is how they are used."""
 
     config: M3Config
     compute: ComputeConfig = ComputeConfig()
@@ -23,6 +27,33 @@ class M3(nn.Module):
     def __call__(self, batch: TextBatch, deterministic: bool = True) -> Encoding:
         hidden = Encoder(self.config.encoder, self.compute, name="encoder")(batch, deterministic)
         return Heads(self.config, self.heads, name="heads")(hidden, batch)
+
+
+def encode_batch(
+    params: Params,
+    batch: TextBatch,
+    config: M3Config,
+    compute: ComputeConfig = PLAIN,
+    heads: tuple[str, ...] = HEADS,
+    dropout_key: jax.Array | None = None,
+) -> Encoding:
+    """The representations of the texts of `batch`; with a `dropout_key`, as training sees them."""
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    encoding = M3(config, compute, heads).apply(
+        {"params": params}, batch, deterministic=dropout_key is None, rngs=rngs
+    )
+    return cast(Encoding, encoding)
+
+
+def hidden_states(
+    params: Params,
+    batch: TextBatch,
+    config: M3Config,
+    compute: ComputeConfig = PLAIN,
+) -> Float[Array, "n s d"]:
+    """The encoder's last hidden states, in the compute dtype."""
+    encoder = Encoder(config.encoder, compute)
+    return cast(jax.Array, encoder.apply({"params": params["encoder"]}, batch))
 
 
 def abstract_params(config: M3Config) -> Params:
@@ -35,4 +66,4 @@ def init_params(config: M3Config, key: jax.Array) -> Params:
     ids = np.full((1, 2), config.encoder.pad_id, np.int32)
     ones = np.ones((1, 2), np.int32)
     batch = TextBatch(ids, ids, ones, np.zeros((1, 2), bool), np.full((1, 1), 2, np.int32))
-    return M3(config).init(key, batch)["params"]
+    return dict(M3(config).init(key, batch)["params"])

@@ -124,6 +124,8 @@ def _settings(
         raise ValueError(f"dtype must be float32, float16 or int8, got {dtype!r}")
     if shard_size < 1:
         raise ValueError(f"shard_size must be at least 1, got {shard_size}")
+    length = embedder.passage_max_length if max_length is None else max_length
+    embedder.encoder.check(length)
     model = embedder.encoder.model
     return {
         "format": "m3jax-embeddings",
@@ -133,7 +135,7 @@ def _settings(
         "compute_dtype": embedder.compute.dtype,
         "input": source,
         "modes": list(modes),
-        "max_length": embedder.passage_max_length if max_length is None else max_length,
+        "max_length": length,
         "dtype": dtype,
         "shard_size": shard_size,
         "dense_dim": model.config.encoder.hidden_size,

@@ -102,7 +102,8 @@ class M3Embedder:
                              with sparse_format="csr"
             colbert_vecs     list of arrays [tokens - 1, c]; one `Ragged` with
                              colbert_format="ragged"
-        and with output_dtype="int8" also `dense_scales` [n] and `colbert_scales`, [tokens - 1, 1] each.
+        and with output_dtype="int8" also `dense_scales` [n] and `colbert_scales`, [tokens - 1, 1]
+        each.
 
         batch_size   rows a batch; None fills each batch up to a fixed number of tokens
         max_length   tokens; longer texts lose their end; None: 8,192 or what the model has
@@ -122,7 +123,7 @@ class M3Embedder:
         )
         length = self.passage_max_length if max_length is None else max_length
         parts = list(self.encoder.encode(texts, heads, length, progress=show_progress, **arguments))
-        parts = parts or [self.encoder.encode_chunk([], heads, length, **arguments)]
+        parts = parts or [self.encoder.encode_chunk([], heads)]
         out = _output(concatenate(parts), truncate_dim, sparse_format, colbert_format, output_dtype)
         return {k: v if v is None else v[0] for k, v in out.items()} if single else out
 
@@ -220,7 +221,7 @@ class M3Embedder:
         heads = _heads(True, True, True)
         batch_size = self.batch_size if batch_size is None else batch_size
         parts = list(self.encoder.encode(texts, heads, max_length, batch_size=batch_size))
-        return concatenate(parts or [self.encoder.encode_chunk([], heads, max_length)])
+        return concatenate(parts or [self.encoder.encode_chunk([], heads)])
 
 
 def _default_dtype() -> Literal["float32", "bfloat16"]:

@@ -79,7 +79,7 @@ def lexical_matrix(
     new[1:] = (texts[1:] != texts[:-1]) | (token_ids[1:] != token_ids[:-1])
     starts = np.flatnonzero(new)
     largest = np.maximum.reduceat(weights, starts) if len(starts) else weights
-    counts = np.bincount(texts[starts], minlength=shape[0])
+    counts: np.ndarray = np.bincount(texts[starts], minlength=shape[0])
     indptr = np.concatenate([[0], np.cumsum(counts)])
     return scipy.sparse.csr_array((largest, token_ids[starts], indptr), shape=shape)
 
@@ -88,7 +88,7 @@ def lexical_dicts(matrix: scipy.sparse.csr_array) -> list[dict[str, float]]:
     """FlagEmbedding's form: one {token id as a string: weight} a text."""
     ids = list(map(str, matrix.indices.tolist()))
     weights = matrix.data.tolist()
-    ends = matrix.indptr.tolist()
+    ends = [int(end) for end in matrix.indptr]
     return [
         dict(zip(ids[a:b], weights[a:b], strict=True))
         for a, b in zip(ends[:-1], ends[1:], strict=True)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from m3jax import sharding
 from m3jax.config import ComputeConfig
-from m3jax.model.m3 import M3
+from m3jax.model.m3 import encode_batch
 from m3jax.pretrained import Pretrained
 from m3jax.search.embeddings import (
     Embeddings,
@@ -22,11 +22,13 @@ from m3jax.search.embeddings import (
     stack_offsets,
 )
 from m3jax.text.batches import Slot, plan_padded, rows_of_tokens
-from m3jax.text.buckets import bucket_ladder
+from m3jax.text.buckets import bucket_ladder, bucket_of
 from m3jax.text.packing import pack_texts
 from m3jax.types import Encoding, TextBatch
 
 CHUNK = 4096  # texts tokenised, sorted and encoded together; bounds the memory of a stream
+SHOW_FROM = 256  # texts; fewer are done before a progress bar can be read
+PACKED_WIDTH = 512  # tokens of a packed row, where no text is longer
 TOKENS_PER_BATCH = {"cpu": 4096, "gpu": 65_536, "tpu": 32_768}  # of one device
 
 
@@ -62,9 +64,10 @@ class TextEncoder:
         While one chunk is on the devices the next is tokenised. Raises TypeError for an item that
         is no string, ValueError for a `max_length` beyond the position table.
         """
-        self._check(max_length, batch_size, cls_every)
+        self.check(max_length, batch_size, cls_every)
         total = len(texts) if isinstance(texts, Sequence) else None
-        show = sys.stderr.isatty() if progress is None else progress
+        large = total is None or total > SHOW_FROM
+        show = sys.stderr.isatty() and large if progress is None else progress
         chunks = _chunks(iter(texts), chunk)
         tokenize = functools.partial(
             self.model.tokenizer.encode, max_length=max_length, cls_every=cls_every
@@ -78,11 +81,14 @@ class TextEncoder:
                 coming = None if piece is None else pool.submit(tokenize, piece)
                 if waiting is not None:
                     yield self.encode_chunk(
-                        waiting.result(), heads, max_length, batch_size, cls_every, packing, bar
+                        waiting.result(), heads, batch_size, cls_every, packing, bar
                     )
                 waiting = coming
 
-    def _check(self, max_length: int, batch_size: int | None, cls_every: int | None) -> None:
+    def check(
+        self, max_length: int, batch_size: int | None = None, cls_every: int | None = None
+    ) -> None:
+        """Raises ValueError for sizes that the model cannot serve."""
         longest = self.model.config.encoder.max_length
         if not 2 <= max_length <= longest:
             raise ValueError(
@@ -100,7 +106,6 @@ class TextEncoder:
         self,
         token_ids: list[np.ndarray],
         heads: tuple[str, ...],
-        max_length: int,
         batch_size: int | None = None,
         cls_every: int | None = None,
         packing: bool = False,
@@ -108,7 +113,7 @@ class TextEncoder:
     ) -> Embeddings:
         """The embeddings of tokenised texts, in their order."""
         collected = _Collector(len(token_ids), self.model.config, heads)
-        batches = self._batches(token_ids, max_length, batch_size, cls_every, packing)
+        batches = self._batches(token_ids, batch_size, cls_every, packing)
         running: tuple[Encoding, list[Slot], TextBatch] | None = None
         apply = self._compiled(heads)
         for batch, slots in batches:
@@ -125,17 +130,17 @@ class TextEncoder:
     def _batches(
         self,
         token_ids: list[np.ndarray],
-        max_length: int,
         batch_size: int | None,
         cls_every: int | None,
         packing: bool,
     ) -> Iterator[tuple[TextBatch, list[Slot]]]:
         lengths = [len(ids) for ids in token_ids]
         pad_id = self.model.config.encoder.pad_id
+        ladder = bucket_ladder(self.model.config.encoder.max_length)
         if packing and lengths:
-            width = min(max_length, max(512, max(lengths)))
+            width = bucket_of(min(max(PACKED_WIDTH, *lengths), ladder[-1]), ladder)
             rows = pack_texts(lengths, width)
-            segments = max(map(len, rows))
+            segments = 1 << (max(map(len, rows)) - 1).bit_length()  # few shapes: powers of two
             height = max(self.rows_multiple, self.tokens_per_batch // width)
             for start in range(0, len(rows), height):
                 yield rows_of_tokens(
@@ -145,7 +150,7 @@ class TextEncoder:
             return
         plan = plan_padded(
             lengths,
-            bucket_ladder(self.model.config.encoder.max_length),
+            ladder,
             self.tokens_per_batch,
             rows_per_batch=batch_size,
             row_multiple=self.rows_multiple,
@@ -161,14 +166,14 @@ class TextEncoder:
         return self._functions[heads]
 
     def _jit(self, heads: tuple[str, ...]):
-        module = M3(self.model.config, self.compute, heads)
+        config, compute = self.model.config, self.compute
         rows = sharding.batch_sharding(self.mesh)
 
         def apply(params, batch):
             # Without this, float32 products round to TF32 on a GPU and to bfloat16 on a TPU.
-            exact = "highest" if self.compute.dtype == "float32" else "default"
+            exact = "highest" if compute.dtype == "float32" else "default"
             with jax.default_matmul_precision(exact):
-                return module.apply({"params": params}, batch)
+                return encode_batch(params, batch, config, compute, heads)
 
         return jax.jit(apply, out_shardings=rows)
 
@@ -198,8 +203,9 @@ class _Collector:
             owner = np.zeros(batch.lengths.shape, np.int64)
             owner[rows, [slot.segment for slot in slots]] = numbers
             row, column = np.nonzero(host.sparse > 0)
-            text = owner[row, batch.segment_ids[row, column] - 1]
-            self.sparse.append((text, batch.token_ids[row, column], host.sparse[row, column]))
+            segment_ids, token_ids = np.asarray(batch.segment_ids), np.asarray(batch.token_ids)
+            text = owner[row, segment_ids[row, column] - 1]
+            self.sparse.append((text, token_ids[row, column], host.sparse[row, column]))
         if self.colbert is not None:
             for slot in slots:
                 here = slice(slot.start, slot.start + slot.length)
@@ -211,9 +217,10 @@ class _Collector:
         sparse = colbert = None
         if self.sparse is not None:
             shape = (self.texts, self.config.encoder.vocab_size)
-            parts = [np.concatenate(column) for column in zip(*self.sparse, strict=True)]
-            empty = [np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)]
-            sparse = lexical_matrix(*(parts or empty), shape)
+            empty = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+            columns = zip(empty, *self.sparse, strict=True)
+            text, token_ids, weights = (np.concatenate(column) for column in columns)
+            sparse = lexical_matrix(text, token_ids, weights, shape)
         if self.colbert is not None:
             matrices = [self.colbert[i] for i in range(self.texts)]
             blank = np.zeros((0, self.config.colbert_dim), np.float32)

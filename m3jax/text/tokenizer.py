@@ -122,10 +122,12 @@ def load(directory: Path | str) -> Tokenizer:
             f"{directory} has no tokenizer: expected tokenizer.json or sentencepiece.bpe.model"
         )
     names = _special_names(directory)
-    ids = {role: backend.token_to_id(name) for role, name in names.items()}
-    missing = [f"{role} {names[role]!r}" for role, token_id in ids.items() if token_id is None]
-    if missing:
-        raise ValueError(f"{path}: the vocabulary lacks {', '.join(missing)}")
+    ids: dict[str, int] = {}
+    for role, name in names.items():
+        token_id = backend.token_to_id(name)
+        if token_id is None:
+            raise ValueError(f"{directory}: the tokenizer's vocabulary lacks {role} {name!r}")
+        ids[role] = token_id
     return Tokenizer(
         backend, ids["cls_token"], ids["pad_token"], ids["eos_token"], ids["unk_token"], directory
     )
