@@ -61,13 +61,26 @@ def load_arrays(directory: Path, like: Any) -> Any:
         )
     try:
         with ocp.StandardCheckpointer() as checkpointer:
+            # Compared first: a restore that fails half-way leaves reads of arrays behind.
+            stored = _shapes(checkpointer.metadata(path).item_metadata.tree)
+            wanted = _shapes(like)
+            if stored != wanted:
+                different = sorted(n for n in stored.keys() | wanted.keys()
+                                   if stored.get(n) != wanted.get(n))  # fmt: skip
+                name = different[0]
+                raise ValueError(f"{name} is {stored.get(name)}, expected {wanted.get(name)}")
             return checkpointer.restore(path, like)
-    except (ValueError, KeyError, OSError, jax.errors.JaxRuntimeError) as error:
+    except (ValueError, KeyError, OSError, AttributeError, jax.errors.JaxRuntimeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda node: hasattr(node, "shape"))
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
 def write_metadata(directory: Path, values: dict[str, Any]) -> None:
-    """Writes the JSON document, last of all by custom: its presence means a complete directory."""
+    """Writes the JSON document that says what the arrays are."""
     text = json.dumps({"format": "m3jax", "version": VERSION, **values}, indent=2, sort_keys=True)
     (directory / METADATA).write_text(text + "\n", encoding="utf-8")
 
