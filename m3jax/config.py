@@ -83,6 +83,71 @@ class ComputeConfig:
             raise ValueError("compute.query_block and compute.unroll must be at least 1")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadWeights:
+    """One number for each representation."""
+
+    dense: float
+    sparse: float
+    colbert: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The fine-tuning objective. Values: the ACL 2024 text (arXiv 2402.03216v4), sec. 3.3."""
+
+    temperature: float = 0.02  # tau, divides every score
+    heads: tuple[str, ...] = ("dense", "sparse", "colbert")  # those that train
+    fusion: HeadWeights = HeadWeights(dense=1.0, sparse=0.3, colbert=1.0)  # w1 w2 w3; v1: all 1
+    weights: HeadWeights = HeadWeights(dense=1.0, sparse=0.1, colbert=1.0)  # lambda 1 2 3; v1: 1
+    self_distill: bool = True
+    self_distill_start: int = 6000  # optimiser steps on L alone before it (about 6,000 in sec. 4)
+    teacher_loss: Literal["kl_div", "m3_kd_loss"] = "kl_div"  # where a batch has teacher scores
+    mask_duplicates: bool = True  # a text equal to the positive is no negative
+    symmetric: bool = False  # also passage to query, for translation pairs
+    padding_competes: bool = False  # the reference code's late interaction
+    fix_encoder: bool = False  # the two linear heads train, the encoder does not
+    # Beyond the paper, all off:
+    normalize_teacher: bool = False  # heads enter the teacher standardised per query
+    flops: float = 0.0  # weight of the FLOPS regulariser of sparse weights
+    l1: float = 0.0  # weight of their mean sum a text
+    matryoshka: tuple[int, ...] = ()  # dense loss averaged over these widths and the full one
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise ValueError(f"loss.temperature must be positive, got {self.temperature}")
+        unknown = sorted(set(self.heads) - {"dense", "sparse", "colbert"})
+        if unknown or not self.heads:
+            raise ValueError(f"loss.heads must be some of dense, sparse, colbert: {self.heads}")
+        if self.fix_encoder and self.heads == ("dense",):
+            raise ValueError(
+                "loss.fix_encoder leaves nothing to train: the dense head has no weights"
+            )
+        if self.matryoshka and ("dense" not in self.heads or min(self.matryoshka) < 1):
+            raise ValueError("loss.matryoshka needs the dense head and widths of at least 1")
+        for name in ("flops", "l1", "self_distill_start"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"loss.{name} must be 0 or more, got {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a learning rate for each part of the model. Values: [M3 app. B.1] and examples."""
+
+    learning_rate: float = 1e-5  # of the encoder in fine-tuning
+    sparse_rate: float = 1.0  # times learning_rate, for each head's linear map
+    colbert_rate: float = 1.0
+    weight_decay: float = 0.01  # not on biases and LayerNorms
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self):
+        for name in ("learning_rate", "sparse_rate", "colbert_rate", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optimizer.{name} must be 0 or more, got {getattr(self, name)}")
+
+
 def override(config: Config, assignment: str) -> Config:
     """Returns a copy of `config` with one dotted field changed: `"encoder.layers=3"`.
 

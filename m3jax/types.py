@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Bool, Float, Int
 
-    Array = jax.Array | np.ndarray
+    Array = jax.Array
+    Either = jax.Array | np.ndarray  # made on the host, used on the device
 
 
 class TextBatch(NamedTuple):
@@ -29,11 +30,11 @@ class TextBatch(NamedTuple):
     `lengths` says by its shape which of the two it is: [n, 1] is padded.
     """
 
-    token_ids: Int[Array, "n s"]
-    positions: Int[Array, "n s"]  # rows of the position table; they restart with every text
-    segment_ids: Int[Array, "n s"]  # 0 where padded, else 1, 2, ...: the text's number in its row
-    anchors: Bool[Array, "n s"]  # the [CLS] tokens: the first of a text, and those MCLS inserts
-    lengths: Int[Array, "n m"]  # tokens of each text of a row, 0 where there is none
+    token_ids: Int[Either, "n s"]
+    positions: Int[Either, "n s"]  # rows of the position table; they restart with every text
+    segment_ids: Int[Either, "n s"]  # 0 where padded, else 1, 2, ...: the text's number in its row
+    anchors: Bool[Either, "n s"]  # the [CLS] tokens: the first of a text, and those MCLS inserts
+    lengths: Int[Either, "n m"]  # tokens of each text of a row, 0 where there is none
 
 
 class Encoding(NamedTuple):
@@ -46,3 +47,26 @@ class Encoding(NamedTuple):
     sparse: Float[Array, "n s"] | None  # 0 on padding and special tokens
     colbert: Float[Array, "n s c"] | None  # 0 where `mask` is False
     mask: Bool[Array, "n s"]  # every real token but a text's [CLS]
+
+
+class Scores(NamedTuple):
+    """One number for every query and passage, by each head; None for a head that is not trained.
+
+    *Logits* are scores divided by the temperature; everything in `losses` takes logits.
+    """
+
+    dense: Float[Array, "b p"] | None
+    sparse: Float[Array, "b p"] | None
+    colbert: Float[Array, "b p"] | None
+
+
+class Targets(NamedTuple):
+    """What a batch of queries and their groups of passages is to be trained towards.
+
+    Passages stand group after group: those of query i are i * g ... i * g + g - 1, the positive
+    first.
+    """
+
+    in_batch: Bool[Either, " b"]  # may the passages of other queries serve as negatives?
+    passage_keys: Int[Either, " p"]  # equal where the texts are equal
+    teacher_scores: Float[Either, "b g"] | None = None  # a re-ranker's, per passage of the group

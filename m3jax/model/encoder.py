@@ -60,7 +60,8 @@ class Embeddings(nn.Module):
         word = self.param("word", init, (config.vocab_size, config.hidden_size))
         position = self.param("position", init, (config.max_positions, config.hidden_size))
         token_type = self.param("token_type", init, (1, config.hidden_size))
-        summed = (word[token_ids] + token_type[0][None, None]) + position[positions]
+        words = _rows(word, token_ids, config.pad_id)
+        summed = (words + token_type[0][None, None]) + _rows(position, positions, config.pad_id)
         hidden = _layer_norm(config, "norm")(summed)
         hidden = nn.Dropout(config.dropout)(hidden, deterministic=deterministic)
         return hidden.astype(self.compute.dtype)
@@ -109,6 +110,15 @@ class Layer(nn.Module):
         """LayerNorm in float32 whatever the compute dtype."""
         total = hidden.astype(jnp.float32) + update.astype(jnp.float32)
         return _layer_norm(self.config, name)(total).astype(hidden.dtype)
+
+
+def _rows(
+    table: Float[Array, "v d"], places: Int[Array, "n s"], pad_id: int
+) -> Float[Array, "n s d"]:
+    """Rows of a table. Row pad_id gets no gradient, as with PyTorch's padding_idx: it would only
+    where a text spells `<pad>`."""
+    rows = table[places]
+    return jnp.where((places == pad_id)[..., None], jax.lax.stop_gradient(rows), rows)
 
 
 def _layer_norm(config: EncoderConfig, name: str) -> nn.LayerNorm:

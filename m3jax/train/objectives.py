@@ -1,0 +1,202 @@
+"""What a training step minimises: encodings of a batch to a loss and its metrics.
+
+    b  queries    g  passages a query    p  passages = b * g
+
+One function for all stages; the stages are configurations of it.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from m3jax import losses
+from m3jax.config import ComputeConfig, LossConfig, M3Config
+from m3jax.model.heads import normalize
+from m3jax.model.m3 import PLAIN, Params, encode_batch
+from m3jax.scores.colbert import CHUNK, colbert_scores
+from m3jax.scores.dense import dense_scores
+from m3jax.scores.ring import gathered_scores, ring_colbert_scores
+from m3jax.scores.sparse import flops, l1, sparse_scores
+from m3jax.types import Encoding, Scores, Targets, TextBatch
+
+CONTRASTIVE = LossConfig(heads=("dense",), self_distill=False)  # pre-training: dense only
+FINETUNE = LossConfig()  # three heads, then self-distillation
+HEAD_ONLY = LossConfig(heads=("sparse", "colbert"), fix_encoder=True)
+DEAD_SHARE = 0.001  # of tokens that weigh; below it the sparse head finds next to nothing
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+class TrainBatch(NamedTuple):
+    """Queries, their groups of passages one after another, and what they are trained towards."""
+
+    queries: TextBatch
+    passages: TextBatch
+    targets: Targets
+
+
+def objective(
+    params: Params,
+    batch: TrainBatch,
+    model: M3Config,
+    config: LossConfig,
+    step: Int[Array, ""] | int,
+    *,
+    compute: ComputeConfig = PLAIN,
+    mesh: Mesh | None = None,
+    dropout_key: jax.Array | None = None,
+) -> tuple[Float[Array, ""], Metrics]:
+    """The loss of one batch and its metrics; `step` counts optimiser steps, from 0.
+
+    With a `mesh`, rows are split over `data` and `fsdp`, and every head and the teacher see the
+    passages of all devices. Raises ValueError for a batch that has no negative at all.
+    """
+    _check(batch)
+    if config.fix_encoder:
+        params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
+    keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+    encode = functools.partial(encode_batch, config=model, compute=compute, heads=config.heads)
+    queries = encode(params, batch.queries, dropout_key=keys[0])
+    passages = encode(params, batch.passages, dropout_key=keys[1])
+    return loss_of_encodings(queries, passages, batch, config, step, mesh)
+
+
+def loss_of_encodings(
+    queries: Encoding,
+    passages: Encoding,
+    batch: TrainBatch,
+    config: LossConfig,
+    step: Int[Array, ""] | int,
+    mesh: Mesh | None = None,
+) -> tuple[Float[Array, ""], Metrics]:
+    """The same from encodings: what gradient caching differentiates on its own."""
+    batch = jax.tree.map(jnp.asarray, batch)
+    scores = all_scores(queries, passages, batch, config, mesh)
+    logits = Scores(*(None if x is None else x / config.temperature for x in scores))
+    distill = jnp.asarray(step) >= config.self_distill_start
+    prefixes = _dense_prefixes(queries, passages, config)
+    loss, metrics = losses.m3_loss(logits, batch.targets, config, distill, prefixes)
+    valid = losses.valid_passages(
+        batch.targets, len(batch.targets.in_batch), config.mask_duplicates
+    )
+    for name in config.heads:
+        metrics |= _describe(name, getattr(scores, name), valid)
+    if queries.sparse is not None and passages.sparse is not None:
+        loss = loss + _regularizer(queries, passages, batch, config)
+        metrics["sparse_active"] = _active_share(queries, passages, batch)
+    return loss, metrics | {"loss": loss}
+
+
+def all_scores(
+    queries: Encoding,
+    passages: Encoding,
+    batch: TrainBatch,
+    config: LossConfig,
+    mesh: Mesh | None = None,
+) -> Scores:
+    """The score of every query and passage by each head that trains."""
+    dense = sparse = colbert = None
+    if queries.dense is not None and passages.dense is not None:
+        pair = (queries.dense[:, 0],), (passages.dense[:, 0],)
+        dense = _everywhere(dense_scores, *pair, mesh)
+    if queries.sparse is not None and passages.sparse is not None:
+        pair = (
+            (jnp.asarray(batch.queries.token_ids), queries.sparse),
+            (jnp.asarray(batch.passages.token_ids), passages.sparse),
+        )
+        sparse = _everywhere(sparse_scores, *pair, mesh)
+    if queries.colbert is not None and passages.colbert is not None:
+        arrays = queries.colbert, queries.mask, passages.colbert, passages.mask
+        if mesh is None:
+            colbert = colbert_scores(*arrays, CHUNK, config.padding_competes)
+        else:
+            colbert = ring_colbert_scores(*arrays, mesh, CHUNK, config.padding_competes)
+    return Scores(dense, sparse, colbert)
+
+
+def dead_heads(metrics: dict[str, float]) -> list[str]:
+    """Sentences about heads that have stopped learning; empty when all is well."""
+    share = metrics.get("sparse_active")
+    if share is None or share >= DEAD_SHARE:
+        return []
+    return [
+        f"only {share:.2%} of tokens have a sparse weight above 0: the sparse head is dying. Lower "
+        "its learning rate, warm it up with fix_encoder, or raise its bias."
+    ]
+
+
+def _everywhere(function, queries, passages, mesh: Mesh | None):
+    if mesh is None:
+        return function(*queries, *passages)
+    return gathered_scores(function, queries, passages, mesh)
+
+
+def _check(batch: TrainBatch) -> None:
+    queries, passages = len(batch.queries.token_ids), len(batch.passages.token_ids)
+    if passages % queries:
+        raise ValueError(f"{passages} passages are no whole groups of {queries} queries")
+    if passages == 1:
+        raise ValueError("a batch of one query and one passage has no negative to learn from")
+    if batch.queries.lengths.shape[1] > 1 or batch.passages.lengths.shape[1] > 1:
+        raise ValueError("training batches hold one text a row: pad them, do not pack them")
+
+
+def _describe(name: str, scores: Float[Array, "b p"], valid: Bool[Array, "b p"]) -> Metrics:
+    """In-batch accuracy, and the mean scores of positives and negatives, before temperature."""
+    scores = jax.lax.stop_gradient(scores)
+    b, p = scores.shape
+    column = jnp.arange(b) * (p // b)
+    positive = jnp.take_along_axis(scores, column[:, None], axis=1)[:, 0]
+    others = valid & (jnp.arange(p)[None] != column[:, None])
+    best = jnp.where(others, scores, -jnp.inf).max(axis=1)
+    count = jnp.maximum(others.sum(), 1).astype(jnp.float32)
+    return {
+        f"accuracy/{name}": jnp.mean((positive > best).astype(jnp.float32)),
+        f"positive/{name}": positive.mean(),
+        f"negative/{name}": jnp.where(others, scores, 0.0).sum() / count,
+    }
+
+
+def _dense_prefixes(queries: Encoding, passages: Encoding, config: LossConfig):
+    """The dense logits of the vectors' first so many dimensions, normalised again."""
+    if not config.matryoshka:
+        return ()
+    assert queries.dense is not None and passages.dense is not None
+    both = queries.dense[:, 0], passages.dense[:, 0]
+    return tuple(
+        dense_scores(*(normalize(x[:, :width]) for x in both)) / config.temperature
+        for width in config.matryoshka
+    )
+
+
+def _regularizer(queries: Encoding, passages: Encoding, batch: TrainBatch, config: LossConfig):
+    total = jnp.zeros(())
+    sides = ((batch.queries, queries.sparse), (batch.passages, passages.sparse))
+    for weight, function in ((config.flops, flops), (config.l1, l1)):
+        if weight:
+            for texts, weights in sides:
+                assert weights is not None
+                total = total + weight * function(jnp.asarray(texts.token_ids), weights)
+    return total
+
+
+def _active_share(queries: Encoding, passages: Encoding, batch: TrainBatch) -> Float[Array, ""]:
+    """The share of real tokens, [CLS] and end of sentence left out, whose weight exceeds 0."""
+    active = total = jnp.zeros(())
+    for texts, weights in ((batch.queries, queries.sparse), (batch.passages, passages.sparse)):
+        assert weights is not None
+        lengths = jnp.maximum(jnp.asarray(texts.lengths) - 2, 0)
+        active = active + jnp.sum((weights > 0).astype(jnp.float32))
+        total = total + jnp.sum(lengths).astype(jnp.float32)
+    return jax.lax.stop_gradient(active) / jnp.maximum(total, 1.0)
+
+
+def passage_keys(texts: list[str]) -> np.ndarray:
+    """Equal numbers for equal texts, for `Targets.passage_keys`."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int32)

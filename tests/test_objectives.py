@@ -1,0 +1,302 @@
+"""Objectives: from token ids to loss and gradients, against PyTorch and across devices."""
+
+import dataclasses
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference_loss
+import torch
+import transformers
+from tiny import TEXTS
+
+from m3jax import pretrained, sharding
+from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig
+from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS, to_torch
+from m3jax.text.batches import rows_of_tokens
+from m3jax.train.objectives import (
+    CONTRASTIVE,
+    HEAD_ONLY,
+    TrainBatch,
+    dead_heads,
+    objective,
+    passage_keys,
+)
+from m3jax.train.optimizer import make_optimizer, parts
+from m3jax.types import Targets
+
+FINETUNE = LossConfig(self_distill_start=0, mask_duplicates=False, padding_competes=True)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_dir):
+    return pretrained.load(tiny_dir, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
+
+
+def make_batch(model, queries=4, group=2, teacher=False, in_batch=True) -> TrainBatch:
+    """Texts with repeated words, special tokens spelt out and many lengths."""
+    texts = [text for text in TEXTS if text]
+    asked = [texts[i % len(texts)] for i in range(queries)]
+    passages = [f"{texts[(3 * i + 1) % len(texts)]} {i}" for i in range(queries * group)]
+    rng = np.random.default_rng(0)
+    given = -np.sort(-rng.normal(size=(queries, group)).astype(np.float32)) if teacher else None
+
+    def lay_out(texts, width):
+        ids = model.tokenizer.encode(texts, width)
+        return rows_of_tokens(ids, [[i] for i in range(len(ids))], width, pad_id=1)[0]
+
+    return TrainBatch(
+        lay_out(asked, 32),
+        lay_out(passages, 64),
+        Targets(np.full(queries, in_batch), passage_keys(passages), given),
+    )
+
+
+def value_and_grad(model, batch, config, **options):
+    def loss(params):
+        return objective(params, batch, model.config, config, 0, **options)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
+
+
+def torch_loss(directory, batch: TrainBatch, group, kind, in_batch):
+    """The reference formulas on transformers' hidden states; returns loss and all parameters."""
+    encoder = transformers.XLMRobertaModel.from_pretrained(directory, add_pooling_layer=False)
+    encoder.eval()
+    heads = {}
+    for stem in ("colbert_linear", "sparse_linear"):
+        state = torch.load(directory / f"{stem}.pt", weights_only=True)
+        heads[stem] = torch.nn.Linear(*state["weight"].shape[::-1])
+        heads[stem].load_state_dict(state)
+
+    def encode(texts):
+        ids = torch.tensor(texts.token_ids).long()
+        mask = torch.tensor(texts.segment_ids).long()
+        hidden = encoder(ids, mask).last_hidden_state
+        normalize = torch.nn.functional.normalize
+        weights = heads["sparse_linear"](hidden)[..., 0].relu() * mask
+        vectors = normalize(heads["colbert_linear"](hidden[:, 1:]) * mask[:, 1:, None], dim=-1)
+        return normalize(hidden[:, 0], dim=-1), ids, weights, vectors, mask[:, 1:].float()
+
+    q, p = encode(batch.queries), encode(batch.passages)
+    scores = (
+        reference_loss.dense(q[0], p[0]),
+        reference_loss.sparse(q[1], q[2], p[1], p[2], 606, (0, 1, 2, 3)),
+        reference_loss.colbert(q[3], q[4], p[3], p[4], padding_competes=True),
+    )
+    given = batch.targets.teacher_scores
+    loss = reference_loss.total_loss(
+        scores, 0.02, group, kind=kind, in_batch=in_batch,
+        teacher_scores=None if given is None else torch.tensor(given),
+    )  # fmt: skip
+    loss.backward()
+    named = dict(encoder.named_parameters())
+    for stem, linear in heads.items():
+        named |= {f"{stem}.{name}": p for name, p in linear.named_parameters()}
+    return loss, named
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("group", "kind", "in_batch", "teacher"),
+    [
+        (1, "kl_div", True, False),
+        (2, "kl_div", True, False),
+        (8, "kl_div", True, True),
+        (2, "m3_kd_loss", True, True),
+        (2, "kl_div", False, False),
+        (8, "kl_div", False, True),
+    ],
+)
+def test_loss_and_every_gradient_equal_torch(tiny_dir, model, group, kind, in_batch, teacher):
+    batch = make_batch(model, 4, group, teacher, in_batch)
+    config = dataclasses.replace(FINETUNE, teacher_loss=kind)
+    (loss, _), grads = value_and_grad(model, batch, config)
+    want, named = torch_loss(tiny_dir, batch, group, kind, in_batch)
+    # The loss of equal scores agrees within 1e-6 (test_losses.py). Here scores carry the rounding
+    # of the encoder, about 1e-7, and a temperature of 0.02 multiplies it by 50.
+    np.testing.assert_allclose(loss, want.detach(), rtol=1e-6, atol=5e-6)
+    for name, ours in to_torch(grads, (*ENCODER_ROWS, *HEAD_ROWS), 3):
+        theirs = named[name].grad
+        assert theirs is not None
+        if name.endswith("key.bias"):
+            continue  # zero but for rounding: softmax does not see a shift of all scores
+        scale = float(theirs.abs().max())
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (4, 2, 1), (2, 2, 2)])
+@pytest.mark.parametrize("teacher", [False, True])
+def test_eight_devices_give_the_loss_and_gradients_of_one(model, tiny_dir, sizes, teacher):
+    """All heads and the teacher see the negatives of every device."""
+    batch = make_batch(model, 8, 2, teacher)
+    config = dataclasses.replace(FINETUNE, padding_competes=False, flops=0.01)
+    (want, want_metrics), want_grads = value_and_grad(model, batch, config)
+    mesh = sharding.make_mesh(*sizes)
+    spread = pretrained.load(tiny_dir, mesh=mesh)
+    rows = sharding.batch_sharding(mesh)
+    (loss, metrics), grads = value_and_grad(spread, jax.device_put(batch, rows), config, mesh=mesh)
+    np.testing.assert_allclose(loss, want, rtol=1e-5)
+    for name, value in want_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    flat, other = sharding.flatten(want_grads), sharding.flatten(grads)
+    for path, gradient in flat.items():
+        if not path.endswith("key/bias"):
+            scale = float(jnp.abs(gradient).max())
+            np.testing.assert_allclose(other[path], gradient, atol=1e-4 * scale, err_msg=path)
+
+
+@pytest.mark.parametrize("head", ["dense", "sparse", "colbert"])
+def test_every_head_sees_the_negatives_of_other_devices(tiny_dir, head):
+    """Another text on device 7 changes the loss of a query on device 0, whatever the head."""
+    mesh = sharding.make_mesh(8, 1, 1)
+    model = pretrained.load(tiny_dir, mesh=mesh)
+    batch = make_batch(model, 8, 1)
+    config = LossConfig(heads=(head,), mask_duplicates=False)
+
+    def first_query(passages):
+        spread = jax.device_put(batch._replace(passages=passages), sharding.batch_sharding(mesh))
+        # Only query 0 takes negatives from others: the mean loss is its own, divided by 8.
+        in_batch = jnp.arange(8) == 0
+        targets = spread.targets._replace(in_batch=in_batch)
+        return value_and_grad(model, spread._replace(targets=targets), config, mesh=mesh)[0][0]
+
+    arrays = [np.array(x) for x in batch.passages]
+    for array in arrays:
+        array[7] = array[0]  # the last passage now reads as query 0's positive
+    before, after = first_query(batch.passages), first_query(type(batch.passages)(*arrays))
+    assert abs(after - before) > 1e-5
+
+
+def test_contrastive_trains_the_dense_head_only(model):
+    (loss, metrics), grads = value_and_grad(model, make_batch(model), CONTRASTIVE)
+    assert loss == metrics["nce/dense"] and "nce/sparse" not in metrics
+    assert all((g == 0).all() for g in jax.tree.leaves(grads["heads"]))
+    assert any((g != 0).any() for g in jax.tree.leaves(grads["encoder"]))
+
+
+def test_head_only_leaves_the_encoder_alone(model):
+    _, grads = value_and_grad(model, make_batch(model), HEAD_ONLY)
+    assert all((g == 0).all() for g in jax.tree.leaves(grads["encoder"]))
+    assert all((g != 0).any() for g in jax.tree.leaves(grads["heads"]))
+
+
+def test_distillation_starts_at_its_step(model):
+    batch = make_batch(model)
+    config = LossConfig(self_distill_start=5)
+    before, after = (objective(model.params, batch, model.config, config, s) for s in (4, 5))
+    assert before[0] != after[0]
+    never = dataclasses.replace(config, self_distill=False)
+    assert before[0] == objective(model.params, batch, model.config, never, 5)[0]
+
+
+def test_metrics_say_what_they_name(model):
+    batch = make_batch(model)
+    _, metrics = objective(model.params, batch, model.config, FINETUNE, 0)
+    for head in ("dense", "sparse", "colbert"):
+        assert 0 <= metrics[f"accuracy/{head}"] <= 1
+        assert {f"nce/{head}", f"kd/{head}", f"positive/{head}", f"negative/{head}"} <= set(metrics)
+    assert 0 <= metrics["teacher_entropy"] <= np.log(8) + 1e-6
+    assert 0 < metrics["sparse_active"] <= 1
+
+
+def test_a_dying_sparse_head_is_reported(model):
+    bias = {"bias": jnp.full(1, -1e3), "kernel": model.params["heads"]["sparse"]["kernel"]}
+    params = model.params | {"heads": model.params["heads"] | {"sparse": bias}}
+    _, metrics = objective(params, make_batch(model), model.config, FINETUNE, 0)
+    (message,) = dead_heads({name: float(value) for name, value in metrics.items()})
+    assert "0.00% of tokens" in message and "sparse head is dying" in message
+    assert dead_heads({"sparse_active": 0.4}) == dead_heads({"loss": 1.0}) == []
+
+
+def test_bfloat16_at_a_temperature_of_0_01_stays_finite(model):
+    config = dataclasses.replace(FINETUNE, temperature=0.01)
+    (loss, metrics), grads = value_and_grad(
+        model, make_batch(model, 4, 8), config, compute=ComputeConfig(dtype="bfloat16")
+    )
+    assert jnp.isfinite(loss) and all(jnp.isfinite(m) for m in metrics.values())
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+def test_regularisers_join_the_loss(model):
+    batch = make_batch(model)
+    plain = objective(model.params, batch, model.config, FINETUNE, 0)[0]
+    for name in ("flops", "l1"):
+        config = dataclasses.replace(FINETUNE, **{name: 0.5})
+        assert objective(model.params, batch, model.config, config, 0)[0] > plain
+    config = dataclasses.replace(FINETUNE, matryoshka=(8, 16))
+    shorter = objective(model.params, batch, model.config, config, 0)[1]
+    assert shorter["nce/dense"] != plain and jnp.isfinite(shorter["nce/dense"])
+
+
+def test_a_narrower_multi_vector_head_trains(tmp_path):
+    from tiny import write_tiny_model
+
+    write_tiny_model(tmp_path / "narrow", colbert_dim=8)
+    narrow = pretrained.load(tmp_path / "narrow")
+    (loss, _), grads = value_and_grad(narrow, make_batch(narrow), FINETUNE)
+    assert jnp.isfinite(loss) and grads["heads"]["colbert"]["kernel"].shape == (32, 8)
+
+
+def test_degenerate_batches_are_refused(model):
+    with pytest.raises(ValueError, match="no negative to learn from"):
+        objective(model.params, make_batch(model, 1, 1), model.config, FINETUNE, 0)
+    batch = make_batch(model, 4, 2)
+    short = batch._replace(passages=type(batch.passages)(*(x[:7] for x in batch.passages)))
+    with pytest.raises(ValueError, match="whole groups"):
+        objective(model.params, short, model.config, FINETUNE, 0)
+
+
+@pytest.fixture
+def optax_promotion():
+    """optax itself mixes Python floats and int32 counts."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_each_part_has_its_learning_rate(model):
+    grads = jax.tree.map(jnp.ones_like, model.params)
+    config = OptimizerConfig(
+        learning_rate=1e-3, sparse_rate=10.0, colbert_rate=0.0, weight_decay=0.0
+    )
+    optimizer = make_optimizer(config, LossConfig())
+    updates, _ = optimizer.update(grads, optimizer.init(model.params), model.params)
+    sizes = {p: float(jnp.abs(u).max()) for p, u in sharding.flatten(cast(dict, updates)).items()}
+    for path, part in sharding.flatten(parts(model.params)).items():
+        want = {"encoder": 1e-3, "sparse": 1e-2, "colbert": 0.0}[part]
+        assert sizes[path] == pytest.approx(want, rel=1e-4), path
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_frozen_parts_stay_and_biases_do_not_decay(model):
+    zero = jax.tree.map(jnp.zeros_like, model.params)
+    config = OptimizerConfig(learning_rate=1.0, weight_decay=0.1)
+    optimizer = make_optimizer(config, HEAD_ONLY)
+    updates, _ = optimizer.update(zero, optimizer.init(model.params), model.params)
+    for path, update in sharding.flatten(cast(dict, updates)).items():
+        decays = path in ("heads/colbert/kernel", "heads/sparse/kernel")
+        assert bool((update != 0).any()) == decays, path
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_a_few_steps_lower_the_loss(model):
+    batch = make_batch(model, 4, 2)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), FINETUNE)
+
+    @jax.jit
+    def step(params, state, number):
+        (loss, _), grads = jax.value_and_grad(objective, has_aux=True)(
+            params, batch, model.config, FINETUNE, number
+        )
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    params, state, seen = model.params, optimizer.init(model.params), []
+    for number in range(8):
+        params, state, loss = step(params, state, jnp.asarray(number))
+        seen.append(float(loss))
+    assert seen[-1] < 0.8 * seen[0]
