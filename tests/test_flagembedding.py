@@ -36,18 +36,23 @@ pickle.dump((plain, scores), open(target, "wb"))
 """
 
 
-@pytest.fixture
-def flag(tmp_path):
-    """Runs FlagEmbedding on some texts; skips where it is not installed."""
+def flag_python() -> str:
+    """The Python that has FlagEmbedding; skips where none is named."""
     python = os.environ.get("M3JAX_FLAGEMBEDDING_PYTHON")
     if not python:
         pytest.skip("M3JAX_FLAGEMBEDDING_PYTHON is not set: it names a Python with FlagEmbedding")
+    return python
+
+
+@pytest.fixture
+def flag(tmp_path):
+    """Runs FlagEmbedding on some texts; skips where it is not installed."""
 
     def encode(directory, texts, length):
         (tmp_path / "texts").write_bytes(pickle.dumps(texts))
         arguments = [str(directory), str(tmp_path / "texts"), str(tmp_path / "out"), str(length)]
         out = subprocess.run(
-            [python, "-c", CODE, *arguments], capture_output=True, text=True, check=False
+            [flag_python(), "-c", CODE, *arguments], capture_output=True, text=True, check=False
         )
         assert out.returncode == 0, out.stderr[-3000:]
         return pickle.loads((tmp_path / "out").read_bytes())

@@ -112,6 +112,19 @@ def test_m3_kd_does_not_depend_on_the_order_of_the_group():
     assert shuffled == pytest.approx(float(sorted_), rel=1e-6)
 
 
+def test_m3_kd_within_the_group_by_hand():
+    """No in-batch negatives: two of a group, then the weaker one alone, which costs nothing."""
+    logits = jnp.array([[1.0, 2.0, 9.0, 9.0], [9.0, 9.0, 0.0, 3.0]])
+    teacher = jnp.array([[1.0, 0.0], [0.0, 2.0]])  # the second query's stronger one stands last
+    targets = Targets(jnp.array([False, False]), jnp.arange(4), teacher)
+    valid = losses.valid_passages(targets, 2, True)
+    e = math.exp
+    first = e(1) / (e(1) + 1) * -math.log(e(1) / (e(1) + e(2)))
+    second = e(2) / (e(2) + 1) * -math.log(e(3) / (e(0) + e(3)))
+    got = losses.m3_kd_loss(logits, teacher, valid)
+    assert got == pytest.approx((first + second) / 2, rel=1e-5)
+
+
 def test_v1_is_a_configuration():
     """The paper's first version: plain sums, up to the divisors."""
     scores, targets = make(4, 2)

@@ -28,7 +28,7 @@ def ring_colbert_scores(
     passages: Float[Array, "p t c"],
     passage_mask: Bool[Array, "p t"],
     mesh: Mesh,
-    chunk: int = colbert.CHUNK,
+    chunk: int | None = None,
     padding_competes: bool = False,
 ) -> Float[Array, "b p"]:
     """`colbert_scores` of a batch whose rows are split over `data` and `fsdp` of `mesh`.
@@ -40,6 +40,8 @@ def ring_colbert_scores(
         return colbert.colbert_scores(
             queries, query_mask, passages, passage_mask, chunk, padding_competes
         )
+    if chunk is None:
+        chunk = colbert.passages_at_a_time(query_mask.size // devices, passage_mask.shape[1])
     local = functools.partial(_local, devices, chunk, padding_competes)
     return jax.shard_map(
         local, mesh=mesh, in_specs=(P(ROWS),) * 4, out_specs=P(ROWS), check_vma=False

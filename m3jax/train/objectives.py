@@ -18,7 +18,7 @@ from m3jax import losses
 from m3jax.config import ComputeConfig, LossConfig, M3Config
 from m3jax.model.heads import normalize
 from m3jax.model.m3 import PLAIN, Params, encode_batch
-from m3jax.scores.colbert import CHUNK, colbert_scores
+from m3jax.scores.colbert import colbert_scores
 from m3jax.scores.dense import dense_scores
 from m3jax.scores.ring import gathered_scores, ring_colbert_scores
 from m3jax.scores.sparse import flops, l1, sparse_scores
@@ -113,9 +113,9 @@ def all_scores(
     if queries.colbert is not None and passages.colbert is not None:
         arrays = queries.colbert, queries.mask, passages.colbert, passages.mask
         if mesh is None:
-            colbert = colbert_scores(*arrays, CHUNK, config.padding_competes)
+            colbert = colbert_scores(*arrays, padding_competes=config.padding_competes)
         else:
-            colbert = ring_colbert_scores(*arrays, mesh, CHUNK, config.padding_competes)
+            colbert = ring_colbert_scores(*arrays, mesh, padding_competes=config.padding_competes)
     return Scores(dense, sparse, colbert)
 
 

@@ -1,0 +1,86 @@
+"""FlagEmbedding's own training model on the same batch: slow, and in a Python of its own.
+
+Set up as in test_flagembedding.py.
+"""
+
+import dataclasses
+import json
+import pickle
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from test_flagembedding import flag_python
+from test_objectives import FINETUNE, make_batch, value_and_grad
+
+from m3jax import pretrained
+from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS, to_torch
+
+pytestmark = [pytest.mark.slow, pytest.mark.parity]
+
+CODE = """
+import pickle, sys, torch
+from transformers import AutoTokenizer
+from FlagEmbedding.finetune.embedder.encoder_only.m3 import (
+    EncoderOnlyEmbedderM3Model, EncoderOnlyEmbedderM3Runner)
+directory, source, target = sys.argv[1:]
+batch = pickle.load(open(source, "rb"))
+model = EncoderOnlyEmbedderM3Model(
+    EncoderOnlyEmbedderM3Runner.get_model(directory),
+    tokenizer=AutoTokenizer.from_pretrained(directory), temperature=0.02,
+    kd_loss_type=batch["kind"], normalize_embeddings=True, unified_finetuning=True,
+    use_self_distill=True, self_distill_start_step=-1).float().train()
+sides = [{k: torch.tensor(v).long() for k, v in batch[s].items()} for s in ("q", "p")]
+loss = model(*sides, teacher_scores=batch["teacher"],
+             no_in_batch_neg_flag=not batch["in_batch"]).loss
+loss.backward()
+names = {"model.": "", "colbert_linear": "colbert_linear", "sparse_linear": "sparse_linear"}
+grads = {n.removeprefix("model."): p.grad.numpy()
+         for n, p in model.named_parameters() if p.grad is not None}
+pickle.dump((loss.item(), grads), open(target, "wb"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "in_batch", "teacher"),
+    [
+        (2, "m3_kd_loss", True, False),
+        (2, "m3_kd_loss", True, True),
+        (8, "kl_div", True, True),
+        (2, "kl_div", False, False),
+    ],
+)
+def test_loss_and_gradients_equal_the_reference(tiny_dir, tmp_path, group, kind, in_batch, teacher):
+    directory = shutil.copytree(tiny_dir, tmp_path / "model")
+    settings = json.loads((directory / "config.json").read_text())
+    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (directory / "config.json").write_text(json.dumps(settings))
+    model = pretrained.load(directory)
+    batch = make_batch(model, 4, group, teacher, in_batch)
+
+    def features(texts):
+        mask = (texts.segment_ids > 0).astype(np.int64)
+        return {"input_ids": texts.token_ids, "attention_mask": mask}
+
+    given = batch.targets.teacher_scores
+    content = {
+        "q": features(batch.queries), "p": features(batch.passages), "kind": kind,
+        "in_batch": in_batch, "teacher": None if given is None else given.reshape(-1).tolist(),
+    }  # fmt: skip
+    (tmp_path / "batch").write_bytes(pickle.dumps(content))
+    out = subprocess.run(
+        [flag_python(), "-c", CODE, directory, tmp_path / "batch", tmp_path / "out"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr[-3000:]
+    want, want_grads = pickle.loads((tmp_path / "out").read_bytes())
+    config = dataclasses.replace(FINETUNE, teacher_loss=kind)
+    (loss, _), grads = value_and_grad(model, batch, config)
+    np.testing.assert_allclose(loss, want, rtol=1e-6, atol=5e-6)
+    for name, ours in to_torch(grads, (*ENCODER_ROWS, *HEAD_ROWS), 3):
+        if name.endswith("key.bias"):
+            continue  # zero but for rounding
+        theirs = want_grads[name]
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale, rtol=0, err_msg=name)
