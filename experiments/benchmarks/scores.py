@@ -6,7 +6,9 @@ Sparse: 8 queries and 8 passages of 512 tokens, vocabulary 250,002. Multi-vector
 vectors, 512 passages of 256, width 384. Forward and backward, float32, each measurement in a
 process of its own. Memory is what the process gained at its peak over its state before the call,
 its runtime warmed up, without the gradients themselves, which both sides must hold; for JAX the
-larger of that and XLA's own count of temporary memory. Writes experiments/results/scores.{json,png}.
+larger of that and XLA's own count of temporary memory.
+
+Writes experiments/results/scores.{json,png}.
 """
 
 import argparse
