@@ -31,6 +31,10 @@ model = EncoderOnlyEmbedderM3Model(
     tokenizer=AutoTokenizer.from_pretrained(directory), temperature=0.02,
     kd_loss_type=batch["kind"], normalize_embeddings=True, unified_finetuning=True,
     use_self_distill=True, self_distill_start_step=-1).float().train()
+if not batch["in_batch"]:
+    # Its ensemble scores are local already; cutting them again is an IndexError (issue 1410).
+    cut, group = model.get_local_score, len(batch["p"]["input_ids"]) // len(batch["q"]["input_ids"])
+    model.get_local_score = lambda q, p, s: s if s.shape[1] == group else cut(q, p, s)
 sides = [{k: torch.tensor(v).long() for k, v in batch[s].items()} for s in ("q", "p")]
 loss = model(*sides, teacher_scores=batch["teacher"],
              no_in_batch_neg_flag=not batch["in_batch"]).loss
