@@ -148,6 +148,50 @@ class OptimizerConfig:
                 raise ValueError(f"optimizer.{name} must be 0 or more, got {getattr(self, name)}")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which examples make up a batch, and how they are laid out. [M3 sec. 3.4, Table 9]"""
+
+    group_size: int = 8  # g: passages a query, the positive first; 1 takes no hard negatives
+    query_length: int = 512  # tokens kept of a query, of a passage
+    passage_length: int = 8192
+    edges: tuple[int, ...] = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)  # of the groups
+    batch_sizes: tuple[int, ...] = (1152, 768, 480, 432, 336, 336, 288, 240, 192)  # fine-tuning
+    layout: Literal["bucket", "group", "packed"] = "bucket"  # rows as wide as the batch's bucket,
+    # as its group's edge, or several texts a row
+    one_source: bool = True  # a batch's examples come from one source
+    source_power: float = 1.0  # a source is drawn as often as its size to this power
+    drop_below: int = 2  # a last batch of fewer examples is left out of the epoch
+    shuffle_ratio: float = 0.0  # of long positives, cut in thirds and rejoined in another order
+    no_in_batch: tuple[str, ...] = ()  # sources whose queries see their own passages only
+    row_width: int = 512  # packed: tokens of a row, or the group's edge where that is more
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("edges", "batch_sizes"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"data.{name} must be numbers of at least 1")
+        if len(self.edges) != len(self.batch_sizes):
+            raise ValueError(
+                f"data.edges and data.batch_sizes must be as many: {len(self.edges)} and "
+                f"{len(self.batch_sizes)}"
+            )
+        if list(self.edges) != sorted(set(self.edges)):
+            raise ValueError(f"data.edges must rise: {self.edges}")
+        for name in ("group_size", "drop_below", "row_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("query_length", "passage_length"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"data.{name} must leave room for <s> and </s>")
+        for name in ("source_power", "shuffle_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"data.{name} must lie in [0, 1], got {getattr(self, name)}")
+
+
+PRETRAINING_BATCHES = (67200, 54720, 37248, 27648, 21504, 17280, 15072, 12288, 9984)  # Table 9
+
+
 def override(config: Config, assignment: str) -> Config:
     """Returns a copy of `config` with one dotted field changed: `"encoder.layers=3"`.
 

@@ -3,7 +3,8 @@
     b  queries    g  passages of a query's group, the positive first    p  passages = b * g
 
 Logits are scores divided by the temperature. `valid` names the passages that take part in a
-query's softmax; the positive always does.
+query's softmax; the positive always does. A query without any is a filling of the batch and counts
+nowhere.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ def info_nce(logits: Float[Array, "b p"], valid: Bool[Array, "b p"]) -> Float[Ar
 
     [M3 sec. 3.3]  L_s = -log( exp(s(q, p*) / tau) / sum over p* and P' of exp(s(q, p) / tau) )
     """
-    return -jnp.mean(_positives(_log_softmax(logits, valid)))
+    return -query_mean(_positives(_log_softmax(logits, valid)), valid)
 
 
 def distillation(
@@ -38,7 +39,7 @@ def distillation(
     The teacher contains the student's own score; it is a constant here.
     """
     target = jnp.exp(_log_softmax(jax.lax.stop_gradient(teacher), valid))
-    return -jnp.mean(jnp.sum(target * _log_softmax(student, valid), axis=-1))
+    return -query_mean(jnp.sum(target * _log_softmax(student, valid), axis=-1), valid)
 
 
 def kl_div(
@@ -52,7 +53,7 @@ def kl_div(
     """
     own = own_group(logits, teacher_scores.shape[1])
     target = jax.nn.softmax(teacher_scores.astype(jnp.float32), axis=-1)
-    soft = -jnp.mean(jnp.sum(target * jax.nn.log_softmax(own, axis=-1), axis=-1))
+    soft = -query_mean(jnp.sum(target * jax.nn.log_softmax(own, axis=-1), axis=-1), valid)
     return soft + info_nce(logits, valid)
 
 
@@ -78,7 +79,7 @@ def m3_kd_loss(
         log_prob = _log_softmax(logits, remaining)
         here = jnp.take_along_axis(log_prob, column, axis=-1)[:, 0]
         weight = jnp.take_along_axis(prob, order[:, i : i + 1], axis=-1)[:, 0]
-        total = total - jnp.mean(weight * here)
+        total = total - query_mean(weight * here, valid)
         remaining = remaining.at[jnp.arange(b)[:, None], column].set(False)
     return total
 
@@ -122,7 +123,7 @@ def m3_loss(
         soft = sum(weight[h] * parts[f"kd/{h}"] for h in heads) / len(heads)
         total = jnp.where(distill, (total + soft) / 2, total)
     log_prob = _log_softmax(jax.lax.stop_gradient(teacher), valid)
-    parts["teacher_entropy"] = -jnp.mean(jnp.sum(jnp.exp(log_prob) * log_prob, axis=-1))
+    parts["teacher_entropy"] = -query_mean(jnp.sum(jnp.exp(log_prob) * log_prob, axis=-1), valid)
     return total, parts | {"total": total}
 
 
@@ -139,7 +140,8 @@ def fuse(logits: Scores, fusion: HeadWeights) -> Float[Array, "b p"]:
 def valid_passages(targets: Targets, queries: int, mask_duplicates: bool) -> Bool[Array, "b p"]:
     """Which passages take part for each query: its own group, and the others' where allowed.
 
-    A passage whose text is the query's positive is no negative of it, wherever it stands.
+    A passage whose text is the query's positive is no negative of it, wherever it stands. A query
+    that only fills the batch has none, and its group is nobody's.
     """
     keys = jnp.asarray(targets.passage_keys)
     passages = len(keys)
@@ -151,7 +153,16 @@ def valid_passages(targets: Targets, queries: int, mask_duplicates: bool) -> Boo
         same = keys[None] == keys[first][:, None]
         positive = jnp.arange(passages)[None] == first[:, None]
         valid = valid & (~same | positive)
+    if targets.real is not None:
+        real = jnp.asarray(targets.real)
+        valid = valid & real[:, None] & real[owner][None]
     return valid
+
+
+def query_mean(values: Float[Array, " b"], valid: Bool[Array, "b p"]) -> Float[Array, ""]:
+    """The mean over the queries that have a valid passage; 0 where none has."""
+    counts = valid.any(axis=-1).astype(jnp.float32)
+    return jnp.sum(values * counts) / jnp.maximum(counts.sum(), 1.0)
 
 
 def own_group(logits: Float[Array, "b p"], group: int) -> Float[Array, "b g"]:
@@ -171,7 +182,8 @@ def _head_loss(logits, targets: Targets, valid, config: LossConfig):
         return loss
     # Each positive among the queries: the same block of logits, read the other way.
     group = logits.shape[1] // len(logits)
-    back = -jnp.mean(jnp.diagonal(_log_softmax(logits[:, ::group].T, valid[:, ::group].T)))
+    back_valid = valid[:, ::group].T
+    back = -query_mean(jnp.diagonal(_log_softmax(logits[:, ::group].T, back_valid)), back_valid)
     return (loss + back) / 2
 
 

@@ -1,4 +1,4 @@
-"""The two values that travel between rooms, and the letters of their shapes.
+"""The values that travel between rooms, and the letters of their shapes.
 
 Dimension key, the same letters in einsum strings and in jaxtyping annotations:
 
@@ -8,7 +8,7 @@ Dimension key, the same letters in einsum strings and in jaxtyping annotations:
     d  hidden                    h  heads            k  width of a head
     f  feed-forward              c  ColBERT width    v  vocabulary        l  layers
 
-Both are named tuples: plain pytrees for JAX, and importable where JAX must not be.
+All are named tuples: plain pytrees for JAX, and importable where JAX must not be.
 """
 
 from __future__ import annotations
@@ -70,3 +70,31 @@ class Targets(NamedTuple):
     in_batch: Bool[Either, " b"]  # may the passages of other queries serve as negatives?
     passage_keys: Int[Either, " p"]  # equal where the texts are equal
     teacher_scores: Float[Either, "b g"] | None = None  # a re-ranker's, per passage of the group
+    real: Bool[Either, " b"] | None = None  # False where a query and its group only fill the batch
+
+
+class PackedTexts(NamedTuple):
+    """Queries and passages together, several a row, and where each one's tokens stand.
+
+    A text's tokens lie in rows of the device that holds its place among `queries` or `passages`:
+    each device unpacks what it encoded itself.
+    """
+
+    rows: TextBatch
+    query_texts: Int[Either, " b"]  # row * m + segment, -1 where there is no text
+    passage_texts: Int[Either, " p"]
+    query_cells: Int[Either, "b s"]  # row * width + column, -1 where there is no token
+    passage_cells: Int[Either, "p t"]
+
+
+class TrainBatch(NamedTuple):
+    """Queries, their groups of passages one after another, and what they are trained towards.
+
+    With `packed`, the encoder reads its rows; `queries` and `passages` then say which tokens the
+    unpacked representations belong to.
+    """
+
+    queries: TextBatch
+    passages: TextBatch
+    targets: Targets
+    packed: PackedTexts | None = None

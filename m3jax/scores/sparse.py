@@ -80,8 +80,12 @@ def _columns_of(token_ids, weights, columns):
     return jnp.zeros((len(token_ids), len(columns)), jnp.float32).at[rows, place].add(weights)
 
 
-def flops(token_ids: Int[Array, "n t"], weights: Float[Array, "n t"]) -> Float[Array, ""]:
-    """The FLOPS regulariser: sum over tokens of (mean weight over the n texts) squared.
+def flops(
+    token_ids: Int[Array, "n t"],
+    weights: Float[Array, "n t"],
+    texts: Float[Array, ""] | None = None,
+) -> Float[Array, ""]:
+    """The FLOPS regulariser: sum over tokens of (mean weight over `texts`, by default n) squared.
 
     Paria et al. 2020, arXiv 2004.05665, as SPLADE uses it: it makes tokens rare across texts, and
     so an inverted index short.
@@ -89,10 +93,17 @@ def flops(token_ids: Int[Array, "n t"], weights: Float[Array, "n t"]) -> Float[A
     distinct = _distinct_weights(token_ids, weights).reshape(-1)
     ids = token_ids.reshape(-1)
     _, column = jnp.unique(ids, return_inverse=True, size=ids.size)
-    mean = jnp.zeros(ids.size, jnp.float32).at[column.reshape(-1)].add(distinct) / len(token_ids)
+    mean = jnp.zeros(ids.size, jnp.float32).at[column.reshape(-1)].add(distinct)
+    mean = mean / (len(token_ids) if texts is None else texts)
     return jnp.sum(mean**2)
 
 
-def l1(token_ids: Int[Array, "n t"], weights: Float[Array, "n t"]) -> Float[Array, ""]:
-    """The mean over texts of the sum of their distinct tokens' weights."""
-    return jnp.sum(_distinct_weights(token_ids, weights)) / len(token_ids)
+def l1(
+    token_ids: Int[Array, "n t"],
+    weights: Float[Array, "n t"],
+    texts: Float[Array, ""] | None = None,
+) -> Float[Array, ""]:
+    """The mean over the `texts` (by default n) of the sum of their distinct tokens' weights."""
+    return jnp.sum(_distinct_weights(token_ids, weights)) / (
+        len(token_ids) if texts is None else texts
+    )

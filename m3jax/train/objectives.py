@@ -6,7 +6,6 @@ One function for all stages; the stages are configurations of it.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +21,8 @@ from m3jax.scores.colbert import colbert_scores
 from m3jax.scores.dense import dense_scores
 from m3jax.scores.ring import gathered_scores, ring_colbert_scores
 from m3jax.scores.sparse import flops, l1, sparse_scores
-from m3jax.types import Encoding, Scores, Targets, TextBatch
+from m3jax.train.unpack import unpack
+from m3jax.types import Encoding, Scores, TrainBatch
 
 CONTRASTIVE = LossConfig(heads=("dense",), self_distill=False)  # pre-training: dense only
 FINETUNE = LossConfig()  # three heads, then self-distillation
@@ -30,14 +30,6 @@ HEAD_ONLY = LossConfig(heads=("sparse", "colbert"), fix_encoder=True)
 DEAD_SHARE = 0.001  # of tokens that weigh; below it the sparse head finds next to nothing
 
 Metrics = dict[str, Float[Array, ""]]
-
-
-class TrainBatch(NamedTuple):
-    """Queries, their groups of passages one after another, and what they are trained towards."""
-
-    queries: TextBatch
-    passages: TextBatch
-    targets: Targets
 
 
 def objective(
@@ -61,8 +53,12 @@ def objective(
         params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
     encode = functools.partial(encode_batch, config=model, compute=compute, heads=config.heads)
-    queries = encode(params, batch.queries, dropout_key=keys[0])
-    passages = encode(params, batch.passages, dropout_key=keys[1])
+    if batch.packed is not None:
+        encoding = encode(params, batch.packed.rows, dropout_key=keys[0])
+        queries, passages = unpack(encoding, batch, mesh)
+    else:
+        queries = encode(params, batch.queries, dropout_key=keys[0])
+        passages = encode(params, batch.passages, dropout_key=keys[1])
     return loss_of_encodings(queries, passages, batch, config, step, mesh)
 
 
@@ -143,7 +139,7 @@ def _check(batch: TrainBatch) -> None:
     if passages == 1:
         raise ValueError("a batch of one query and one passage has no negative to learn from")
     if batch.queries.lengths.shape[1] > 1 or batch.passages.lengths.shape[1] > 1:
-        raise ValueError("training batches hold one text a row: pad them, do not pack them")
+        raise ValueError("queries and passages hold one text a row; packed rows go to `packed`")
 
 
 def _describe(name: str, scores: Float[Array, "b p"], valid: Bool[Array, "b p"]) -> Metrics:
@@ -156,8 +152,8 @@ def _describe(name: str, scores: Float[Array, "b p"], valid: Bool[Array, "b p"])
     best = jnp.where(others, scores, -jnp.inf).max(axis=1)
     count = jnp.maximum(others.sum(), 1).astype(jnp.float32)
     return {
-        f"accuracy/{name}": jnp.mean((positive > best).astype(jnp.float32)),
-        f"positive/{name}": positive.mean(),
+        f"accuracy/{name}": losses.query_mean((positive > best).astype(jnp.float32), valid),
+        f"positive/{name}": losses.query_mean(positive, valid),
         f"negative/{name}": jnp.where(others, scores, 0.0).sum() / count,
     }
 
@@ -181,7 +177,9 @@ def _regularizer(queries: Encoding, passages: Encoding, batch: TrainBatch, confi
         if weight:
             for texts, weights in sides:
                 assert weights is not None
-                total = total + weight * function(jnp.asarray(texts.token_ids), weights)
+                count = jnp.sum((jnp.asarray(texts.lengths) > 0).astype(jnp.float32))
+                count = jnp.maximum(count, 1.0)
+                total = total + weight * function(jnp.asarray(texts.token_ids), weights, count)
     return total
 
 

@@ -1,0 +1,55 @@
+"""Which passages of an example a step sees: hashes of (seed, epoch, example), no state.
+
+Never imports JAX.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+LONG_TEXT = 100  # characters; only longer texts are cut in thirds
+
+
+def mix(*numbers: int | NDArray[np.integer]) -> NDArray[np.uint64]:
+    """A well-mixed 64-bit hash of integers, element by element.
+
+    The finaliser of SplitMix64 (Steele et al. 2014) over each number in turn.
+    """
+    with np.errstate(over="ignore"):
+        state = np.uint64(0x9E3779B97F4A7C15)
+        for number in numbers:
+            bits = np.asarray(number).astype(np.int64).astype(np.uint64)
+            state = (state ^ bits) * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return np.asarray(state)
+
+
+def uniform(*numbers: int | NDArray[np.integer]) -> NDArray[np.float64]:
+    """`mix` as numbers in [0, 1)."""
+    return np.asarray((mix(*numbers) >> np.uint64(11)).astype(np.float64) / 2.0**53)
+
+
+def pick(
+    seed: int, epoch: int, index: int, positives: int, negatives: int, group_size: int
+) -> tuple[int, list[int]]:
+    """The positive and the `group_size - 1` negatives of an example, as places in its lists.
+
+    Negatives are drawn without repetition; where there are too few, all of them come again in turn.
+    """
+    positive = int(mix(seed, epoch, index, -1) % np.uint64(positives))
+    wanted = group_size - 1
+    if not wanted:
+        return positive, []
+    order = np.argsort(mix(seed, epoch, index, np.arange(negatives)), kind="stable")
+    return positive, [int(order[i % negatives]) for i in range(wanted)]
+
+
+def shuffled_thirds(text: str, ratio: float, seed: int, epoch: int, index: int) -> str:
+    """With probability `ratio`, a long text's three parts in another order [M3 app. A.1]."""
+    if not ratio or len(text) <= LONG_TEXT or uniform(seed, epoch, index, -2) >= ratio:
+        return text
+    third = -(-len(text) // 3)
+    parts = [text[i : i + third] for i in range(0, len(text), third)]
+    order = np.argsort(mix(seed, epoch, index, -3, np.arange(len(parts))), kind="stable")
+    return " ".join(parts[i] for i in order)

@@ -1,0 +1,246 @@
+"""Batches from examples: the same for any number of processes, and packed equal to padded."""
+
+import dataclasses
+import pickle
+
+import jax
+import numpy as np
+import pytest
+from examples_in_memory import Example, in_memory, make_examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m3jax import pretrained, sharding
+from m3jax.config import DataConfig, LossConfig
+from m3jax.text.layout import text_key
+from m3jax.text.training import Feed, Part
+from m3jax.train.feeding import host_batches, on_devices, part_of
+from m3jax.train.objectives import objective
+from m3jax.types import TextBatch, TrainBatch
+
+CONFIG = DataConfig(
+    group_size=3,
+    edges=(16, 32, 64),
+    batch_sizes=(16, 8, 8),
+    query_length=64,
+    passage_length=64,
+    row_width=64,
+)
+LAYOUTS = ("bucket", "group", "packed")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_dir):
+    return pretrained.load(tiny_dir, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
+
+
+def make_feed(model, count=40, negatives=4, part=None, config=CONFIG, scored=False, **more):
+    made = make_examples(count, negatives, scored=scored)
+    return Feed(
+        in_memory(made, model.tokenizer),
+        model.tokenizer,
+        dataclasses.replace(config, **more),
+        part or Part(),
+    )
+
+
+def equal(a, b) -> bool:
+    left, right = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(left) == len(right) and all(
+        x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(left, right, strict=True)
+    )
+
+
+def glued(batches):
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_two_and_four_processes_see_the_same_batches(model, layout):
+    whole = make_feed(model, part=Part(0, 1, 8), layout=layout)
+    for processes in (2, 4):
+        parts = [
+            make_feed(model, part=Part(i, processes, 8), layout=layout) for i in range(processes)
+        ]
+        for step in range(7):
+            assert equal(whole.batch(step), glued([part.batch(step) for part in parts]))
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 1000), st.integers(0, 20), st.sampled_from(LAYOUTS), st.integers(0, 1))
+def test_a_new_feed_goes_on_where_another_stopped(model, seed, stop, layout, process):
+    options = {"count": 30, "seed": seed, "layout": layout, "part": Part(process, 2, 2)}
+    unstopped = make_feed(model, **options)
+    batches = [unstopped.batch(step) for step in range(stop + 3)]
+    resumed = pickle.loads(pickle.dumps(make_feed(model, **options)))
+    for step in range(stop, stop + 3):
+        assert equal(batches[step], resumed.batch(step))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_epoch_holds_every_example_with_its_own_passages(model, layout):
+    feed = make_feed(model, count=43, layout=layout, drop_below=1)
+    seen = []
+    for step in range(len(feed.plan(0).groups)):
+        batch = feed.batch(step)
+        assert isinstance(batch, TrainBatch)
+        real = np.asarray(batch.targets.real)
+        spec = feed.spec(step)
+        assert batch.queries.token_ids.shape == (spec.queries, spec.query_width)
+        assert batch.passages.token_ids.shape == (spec.queries * 3, spec.passage_width)
+        asked = [text_of(model, row) for row in batch.queries.token_ids[real]]
+        told = [text_of(model, row) for row in batch.passages.token_ids]
+        for query, group in zip(asked, np.array(told, object).reshape(-1, 3)[real], strict=True):
+            number = query.split()[1]
+            assert group[0].split()[:2] in (["a", number], ["b", number])
+            assert [t.split()[:2] for t in group[1:]] == [["negative", number]] * 2
+            assert group[1] != group[2]
+            seen.append(int(number))
+        assert not batch.queries.lengths[~real].any()
+    assert sorted(seen) == list(range(43))
+
+
+def same_gradients(got, want):
+    for (path, ours), theirs in zip(
+        jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True
+    ):
+        scale = max(float(np.abs(theirs).max()), 1e-2)  # key biases are zero but for rounding
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * scale, err_msg=str(path))
+
+
+def text_of(model, row) -> str:
+    ids = [int(i) for i in row if i not in model.tokenizer.special_ids]
+    return model.tokenizer.decode(ids).strip()
+
+
+@pytest.mark.parametrize("sizes", [None, (2, 4, 1)])
+def test_packed_rows_give_the_loss_and_gradients_of_padded_ones(model, sizes):
+    shards = 8 if sizes else 1
+    config = LossConfig(self_distill_start=0)
+    mesh = sharding.make_mesh(*sizes) if sizes else None
+    feed = make_feed(model, part=Part(0, 1, shards), layout="packed")
+    packed = feed.batch(0)
+    assert isinstance(packed, TrainBatch) and packed.packed is not None
+    padded = packed._replace(packed=None)
+
+    def run(batch, mesh):
+        def loss(params):
+            return objective(params, batch, model.config, config, 0, mesh=mesh)
+
+        params = jax.tree.map(np.asarray, model.params)  # on whichever devices the mesh has
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+    (want, metrics), want_grads = run(padded, None)
+    (got, packed_metrics), grads = run(packed, mesh)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(packed_metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    same_gradients(grads, want_grads)
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_fillings_change_neither_loss_nor_gradients(model, scored):
+    """A batch of 5 in a shape of 8 is a batch of 5."""
+    config = LossConfig(self_distill_start=0, flops=0.1, l1=0.1, symmetric=not scored)
+    full, filled = (
+        make_feed(
+            model, count=5, scored=scored, edges=(64,), batch_sizes=(size,), layout="group"
+        ).batch(0)
+        for size in (5, 8)
+    )
+    assert isinstance(full, TrainBatch) and isinstance(filled, TrainBatch)
+    assert filled.targets.real is not None and filled.targets.real.sum() == 5
+    assert full.targets.real is not None and full.targets.real.all()
+    plain = full._replace(targets=full.targets._replace(real=None))
+
+    def run(batch):
+        def loss(params):
+            return objective(params, batch, model.config, config, 0)
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
+
+    (want, want_metrics), want_grads = run(plain)
+    for batch in (full, filled):
+        (got, metrics), grads = run(batch)
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+        for name in want_metrics:
+            np.testing.assert_allclose(metrics[name], want_metrics[name], rtol=1e-5, err_msg=name)
+        same_gradients(grads, want_grads)
+
+
+def test_teacher_scores_go_with_their_passages(model):
+    feed = make_feed(model, count=16, scored=True, layout="bucket")
+    batch = feed.batch(0)
+    assert isinstance(batch, TrainBatch) and batch.targets.teacher_scores is not None
+    epoch, number = feed.locate(0)
+    for row, index in enumerate(map(int, feed.plan(epoch).pieces(number)[0])):
+        example = feed.examples[index]
+        both = (*example.positive_scores, *example.negative_scores)
+        want = [both[i] for i in feed.places(index, epoch)]
+        np.testing.assert_allclose(batch.targets.teacher_scores[row], want, rtol=1e-6)
+
+
+def test_a_source_without_in_batch_negatives(model):
+    batch = make_feed(model, no_in_batch=("one",)).batch(0)
+    assert isinstance(batch, TrainBatch)
+    assert not batch.targets.in_batch[batch.targets.real].any()
+
+
+def test_plain_texts_have_no_passages(model):
+    texts = [Example(e.query + " " + e.positives[0], ()) for e in make_examples(64)]
+    for layout in LAYOUTS:
+        config = dataclasses.replace(CONFIG, layout=layout, batch_sizes=(32, 16, 16))
+        feed = Feed(in_memory(texts, model.tokenizer), model.tokenizer, config)
+        batch = feed.batch(0)
+        assert isinstance(batch, TextBatch)
+        steps = range(len(feed.plan(0).groups))
+        total = sum(int(feed.batch(step).lengths.sum()) for step in steps)  # pyright: ignore
+        assert total == sum(min(n, 64) for n in feed.examples.lengths)
+
+
+def test_long_texts_are_cut_and_keep_their_end(model):
+    long = Example("short", (" ".join(["word"] * 300),))
+    feed = Feed(in_memory([long] * 8, model.tokenizer), model.tokenizer, CONFIG)
+    batch = feed.batch(0)
+    assert isinstance(batch, TrainBatch)
+    assert batch.passages.token_ids.shape[1] == 64
+    assert (batch.passages.token_ids[0, 63], batch.passages.lengths[0, 0]) == (2, 64)
+
+
+def test_equal_texts_share_a_key():
+    assert text_key("a") == text_key("a") != text_key("b")
+    keys = {text_key(f"text {i}") for i in range(20_000)}
+    assert len(keys) >= 19_998 and 0 <= min(keys) and max(keys) < 2**31
+
+
+def test_batch_sizes_must_divide_by_the_devices(model):
+    with pytest.raises(ValueError, match="does not divide by the 3 devices"):
+        make_feed(model, part=Part(0, 1, 3))
+    with pytest.raises(ValueError, match="no example"):
+        Feed(in_memory([], model.tokenizer), model.tokenizer, CONFIG)
+
+
+def test_few_shapes(model):
+    feed = make_feed(model, count=400)
+    specs = {feed.spec(step) for step in range(len(feed.plan(0).groups))}
+    assert len(specs) <= 3 * 4
+    grouped = make_feed(model, count=400, layout="group")
+    assert len({grouped.spec(step) for step in range(len(grouped.plan(0).groups))}) <= 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_in_order_from_any_step_on(model, workers):
+    feed = make_feed(model, count=30)
+    want = [feed.batch(step) for step in range(2, 6)]
+    got = list(host_batches(feed, 2, 6, workers=workers))
+    assert len(got) == 4 and all(map(equal, want, got))
+
+
+def test_rows_are_split_over_the_mesh(model):
+    mesh = sharding.make_mesh(2, 2, 2)
+    feed = make_feed(model, part=part_of(mesh))
+    host = list(host_batches(feed, 0, 3))
+    for want, batch in zip(host, on_devices(iter(host), mesh), strict=True):
+        assert equal(want, jax.tree.map(np.asarray, batch))
+        ids = batch.queries.token_ids
+        assert {s.data.shape[0] for s in ids.addressable_shards} == {ids.shape[0] // 4}
