@@ -24,12 +24,35 @@ IN_BATCH, SCORED = 1, 2  # bits of `flags`
 class Sizes(Protocol):
     """What a plan knows of the examples: numbers, usually memory-mapped. No text is read."""
 
-    offsets: Numbers  # [n + 1] into `lengths`
-    lengths: Numbers  # tokens of every text: the query, the positives, the negatives
-    positives: Numbers  # [n] how many positives
-    source_ids: Numbers  # [n]
-    flags: Numbers  # [n] IN_BATCH: others' passages are negatives; SCORED: has teacher scores
-    sources: tuple[str, ...]
+    @property
+    def offsets(self) -> Numbers:
+        """[n + 1] into `lengths`."""
+        ...
+
+    @property
+    def lengths(self) -> Numbers:
+        """Tokens of every text: the query, the positives, the negatives."""
+        ...
+
+    @property
+    def positives(self) -> Numbers:
+        """[n] how many positives."""
+        ...
+
+    @property
+    def source_ids(self) -> Numbers:
+        """[n] into `sources`."""
+        ...
+
+    @property
+    def flags(self) -> Numbers:
+        """[n] IN_BATCH: others' passages are negatives; SCORED: has teacher scores."""
+        ...
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
