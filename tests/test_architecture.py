@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A room may import rooms of an earlier level, and its own.
 LEVELS = [
-    {"types", "config"},
+    {"types", "config", "directories"},
     {"sharding", "checkpoint"},
     {"text", "model", "scores"},
     {"losses"},
@@ -31,7 +31,7 @@ LEVELS = [
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 # Who may import what from outside; everything else is free.
 ONLY_IN = {"torch": {"convert", "mine"}, "optax": {"train"}, "orbax": {"checkpoint", "train"}}
-NO_JAX = {"types", "text"}
+NO_JAX = {"types", "directories", "text"}
 
 
 def room(path: Path) -> str:

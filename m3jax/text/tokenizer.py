@@ -4,6 +4,7 @@ Never imports JAX: data workers load this file.
 """
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -66,6 +67,10 @@ class Tokenizer:
                 raise TypeError(f"text {number} is {type(text).__name__}, not a string: {text!r}")
         return [self._wrap(ids, max_length, cls_every) for ids in self._pieces(list(texts))]
 
+    def count(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens of each text, [CLS] and end of sentence among them, nothing cut off, int32."""
+        return np.array([len(pieces) + 2 for pieces in self._encodings(list(texts))], np.int32)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, special tokens included."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=False)
@@ -73,6 +78,12 @@ class Tokenizer:
     def token(self, token_id: int) -> str:
         """The piece of one id as the vocabulary spells it, its leading space shown as '▁'."""
         return self.backend.id_to_token(int(token_id)) or "<unk>"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of tokenizer.json: equal for equal files, wherever they stand."""
+        path = self.directory / "tokenizer.json"
+        data = path.read_bytes() if path.is_file() else self.backend.to_str().encode()
+        return hashlib.sha256(data).hexdigest()
 
     def save(self, directory: Path) -> None:
         """Copies the tokenizer's files; writes tokenizer.json where it was made on the fly."""
@@ -83,13 +94,15 @@ class Tokenizer:
             self.backend.save(str(directory / "tokenizer.json"))
 
     def _pieces(self, texts: list[str]) -> list[list[int]]:
+        return [e.ids for e in self._encodings(texts)]
+
+    def _encodings(self, texts: list[str]) -> list[tokenizers.Encoding]:
         try:
-            encoded = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+            return self.backend.encode_batch_fast(texts, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
             # A lone surrogate is no UTF-8: it becomes U+FFFD, as in any decoder.
             clean = [t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in texts]
-            encoded = self.backend.encode_batch_fast(clean, add_special_tokens=False)
-        return [e.ids for e in encoded]
+            return self.backend.encode_batch_fast(clean, add_special_tokens=False)
 
     def _wrap(self, ids: list[int], max_length: int, cls_every: int | None) -> np.ndarray:
         if cls_every is None or len(ids) <= cls_every:

@@ -1,0 +1,30 @@
+"""Directories that are whole or not there at all. Never imports JAX."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def new_directory(path: Path | str) -> Iterator[Path]:
+    """A scratch directory beside `path` that takes its name when the block ends without error.
+
+    Whatever stops the block, no half-written directory stands under `path`. Raises
+    FileExistsError where `path` is a file or a directory with something in it.
+    """
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise FileExistsError(f"{path} already exists; name a new directory or remove it first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        if path.is_dir():
+            path.rmdir()
+        os.replace(scratch, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
