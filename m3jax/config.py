@@ -189,6 +189,49 @@ class DataConfig:
                 raise ValueError(f"data.{name} must lie in [0, 1], got {getattr(self, name)}")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How devices are laid out; `data` takes what the others leave."""
+
+    data: int | None = None
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole run; `m3jax train --config FILE.py` reads one from the file's `config()`."""
+
+    model: str = ""  # a directory or a name to start from
+    train_data: tuple[str, ...] = ()  # a directory built by `m3jax data build`, or files
+    objective: Literal["m3", "retromae"] = "m3"
+    pooling: Literal["cls", "mean"] | None = None  # None: what the model says
+    steps: int = 0  # 0: as many as `epochs` have
+    epochs: int = 1
+    seed: int = 0  # of new parameters and dropout; data.seed orders the examples
+    save_every: int = 500  # steps between checkpoints
+    keep: int = 2  # the newest checkpoints kept
+    log_every: int = 10
+    evaluate_every: int = 0  # 0: never
+    evaluate_task: str = ""  # a directory in BEIR's layout
+    workers: int = 0  # processes that read and tokenise; 0: threads
+    data: DataConfig = DataConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    compute: ComputeConfig = ComputeConfig()
+    mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self):
+        for name in ("steps", "save_every", "evaluate_every", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("epochs", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.evaluate_every and not self.evaluate_task:
+            raise ValueError("evaluate_every needs evaluate_task, a directory in BEIR's layout")
+
+
 PRETRAINING_BATCHES = (67200, 54720, 37248, 27648, 21504, 17280, 15072, 12288, 9984)  # Table 9
 
 

@@ -1,6 +1,7 @@
 """The order of training data: nothing lost, nothing twice, the same everywhere."""
 
 import dataclasses
+from collections import deque
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3jax.config import DataConfig
-from m3jax.text.packing import Rows, cut_packed, place_texts
+from m3jax.text.packing import Rows, fill_rows, place_texts
 from m3jax.text.plan import plan_epoch, traits
 from m3jax.text.sampling import mix, pick, shuffled_thirds, uniform
 
@@ -132,7 +133,10 @@ def test_thirds_are_shuffled_at_the_ratio_and_lose_nothing():
 )
 def test_packed_pieces_hold_every_example_once_and_fit(examples, rows, most):
     shape = Rows(rows, 20, 6, most)
-    pieces = cut_packed(range(len(examples)), lambda i: examples[i], shape)
+    pools = [deque(range(0, len(examples), 2)), deque(range(1, len(examples), 2))]
+    pieces = []
+    while any(pools):
+        pieces.append(fill_rows(pools, lambda i: examples[i], shape))
     assert sorted(i for piece in pieces for i in piece) == list(range(len(examples)))
     for piece in pieces:
         assert 0 < len(piece) <= most
@@ -150,7 +154,7 @@ def test_packed_pieces_hold_every_example_once_and_fit(examples, rows, most):
 
 def test_an_example_too_big_for_the_rows_is_named():
     with pytest.raises(ValueError, match="does not fit 2 rows of 20"):
-        cut_packed([0, 1], lambda i: [19, 19, 19], Rows(2, 20, 6, 4))
+        fill_rows([deque([0, 1])], lambda i: [19, 19, 19], Rows(2, 20, 6, 4))
 
 
 def test_config_says_what_is_wrong():

@@ -3,6 +3,7 @@
 Never imports JAX.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -44,47 +45,38 @@ def pack_texts(lengths: Sequence[int], width: int, most: int | None = None) -> l
     return rows
 
 
-def cut_packed(
-    examples: Sequence[int], texts_of: Callable[[int], Sequence[int]], shape: Rows
-) -> list[list[int]]:
-    """Cuts a stream of examples into pieces that each fill one set of rows.
+def fill_rows(
+    pools: Sequence[deque[int]], texts_of: Callable[[int], Sequence[int]], shape: Rows
+) -> list[int]:
+    """Takes from the pools, the first before the others, the examples that fill one set of rows.
 
-    `texts_of` gives the lengths of an example's texts, which stay in one piece. An example that
-    does not fit waits, at the head of the next piece, while later ones are tried. Each piece lists
-    its examples in the order in which `place_texts` fits them. ValueError where an example is too
-    big for empty rows.
+    `texts_of` gives the lengths of an example's texts, which stay together. One that does not fit
+    stays at the head of its pool while a few behind it are tried. The examples come in the order in
+    which `place_texts` fits them. ValueError where one is too big for empty rows.
     """
-    pieces = []
-    waiting: list[int] = []
-    stream = iter(examples)
-    ended = False
-    while not ended or waiting:
-        rows = _Filling(shape)
-        taken = [e for e in waiting if len(rows.taken) < shape.most and rows.add(texts_of(e))]
-        if waiting and not taken:
-            raise ValueError(
-                f"an example of {sum(texts_of(waiting[0]))} tokens does not fit {shape.rows} rows "
-                f"of {shape.width}; raise the batch size of its group or the row width"
-            )
-        kept = set(taken)
-        waiting = [e for e in waiting if e not in kept]
-        while len(waiting) < LOOKAHEAD and len(taken) < shape.most and not ended:
-            example = next(stream, None)
-            if example is None:
-                ended = True
-            elif rows.add(texts_of(example)):
+    rows = _Filling(shape)
+    taken: list[int] = []
+    for pool in pools:
+        waiting: list[int] = []
+        while pool and len(waiting) < LOOKAHEAD and len(taken) < shape.most:
+            example = pool.popleft()
+            if rows.add(texts_of(example)):
                 taken.append(example)
+            elif not taken:
+                raise ValueError(
+                    f"an example of {sum(texts_of(example))} tokens does not fit {shape.rows} rows "
+                    f"of {shape.width}; raise the batch size of its group or the row width"
+                )
             else:
                 waiting.append(example)
-        if taken:
-            pieces.append(taken)
-    return pieces
+        pool.extendleft(reversed(waiting))
+    return taken
 
 
 def place_texts(examples: Sequence[Sequence[int]], shape: Rows) -> list[list[int]]:
     """The row of each text of each example; best fit, in the order given.
 
-    ValueError where they do not fit: a piece of `cut_packed` always does.
+    ValueError where they do not fit: what `fill_rows` took always does.
     """
     rows = _Filling(shape)
     for lengths in examples:

@@ -5,6 +5,7 @@ from the number of its step. Never imports JAX.
 """
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3jax.config import DataConfig
-from m3jax.text.packing import Rows, cut_packed
+from m3jax.text.packing import Rows, fill_rows
 from m3jax.text.sampling import mix
 
 Numbers = NDArray[np.integer]
@@ -86,12 +87,15 @@ class Plan(NamedTuple):
         ]
 
 
-Batches = list[list[NDArray[np.int64]]]  # each a list of pieces
+class Batch(NamedTuple):
+    """The examples of one batch, piece by piece, and the group that gives it its shape."""
+
+    group: int
+    pieces: list[NDArray[np.int64]]
 
 
-# (members of a pool, their group, last) to whole batches and what is left over. With `last`, what
-# is left makes a last batch that is not full.
-Cut = Callable[[NDArray[np.int64], int, bool], tuple[Batches, NDArray[np.int64]]]
+# The examples of one kind, by group and in random order, to batches and the number left out.
+Cut = Callable[[dict[int, NDArray[np.int64]]], tuple[list[Batch], int]]
 
 
 def traits(sizes: Sizes, config: DataConfig) -> Traits:
@@ -121,15 +125,12 @@ def traits(sizes: Sizes, config: DataConfig) -> Traits:
 
 
 def plan_epoch(of: Traits, config: DataConfig, epoch: int, cut: Cut | None = None) -> Plan:
-    """The batches of an epoch.
+    """The batches of an epoch, each of one kind and mostly of one group, in random order.
 
-    Batches are cut from one group of lengths and one kind, in an order drawn anew each epoch. What
-    is left of a group goes on to the next longer one of its kind; a last, smaller batch stands at
-    the end, unless it holds fewer than `drop_below`. With `source_power` 1 every example stands in
-    the plan exactly once, but for the dropped. `cut` says how a batch is filled: by default with
-    the group's number of examples.
+    `cut` says how a batch is filled: `by_number` of examples, the default, or `by_rows`. With
+    `source_power` 1 every example stands in the plan exactly once, but for the dropped.
     """
-    cut = cut or by_number(config.batch_sizes)
+    cut = cut or by_number(config)
     chosen = _drawn(of, config, epoch)
     edges = np.asarray(config.edges[:-1])
     pool = of.kind[chosen] * len(config.edges) + np.searchsorted(edges, of.length[chosen])
@@ -137,58 +138,80 @@ def plan_epoch(of: Traits, config: DataConfig, epoch: int, cut: Cut | None = Non
     order = np.lexsort((mix(config.seed, epoch, 1, np.arange(len(chosen))), pool))
     chosen, pool = chosen[order], pool[order]
     names, begin = np.unique(pool, return_index=True)
-    ends = [*begin[1:], len(pool)]
-    batches, groups, dropped = [], [], 0
-    tail = chosen[:0]
-    for i, name in enumerate(names):
-        kind, here = divmod(int(name), len(config.edges))
-        whole, tail = cut(np.concatenate([tail, chosen[begin[i] : ends[i]]]), here, False)
-        if i + 1 == len(names) or int(names[i + 1]) // len(config.edges) != kind:
-            if len(tail) >= config.drop_below:
-                whole += cut(tail, here, True)[0]
-            else:
-                dropped += len(tail)
-            tail = chosen[:0]
-        batches += whole
-        groups += [here] * len(whole)
-    return _shuffled(batches, np.array(groups, np.int16), dropped, config.seed, epoch)
+    kinds: dict[int, dict[int, NDArray[np.int64]]] = {}
+    for name, members in zip(names, np.split(chosen, begin[1:]), strict=True):
+        kind, group = divmod(int(name), len(config.edges))
+        kinds.setdefault(kind, {})[group] = members
+    batches: list[Batch] = []
+    dropped = 0
+    for groups in kinds.values():
+        more, left_out = cut(groups)
+        batches += more
+        dropped += left_out
+    return _shuffled(batches, dropped, config.seed, epoch)
 
 
-def by_number(batch_sizes: Sequence[int]) -> Cut:
-    """A batch is its group's number of examples, in one piece."""
+def by_number(config: DataConfig) -> Cut:
+    """A batch is its group's number of examples, in one piece.
 
-    def cut(members: NDArray[np.int64], group: int, last: bool):
-        size = batch_sizes[group]
-        if last:
-            return [[members]], members[:0]
-        full = len(members) // size * size
-        return [[batch] for batch in members[:full].reshape(-1, size)], members[full:]
+    What is left of a group goes on to the next longer one; a last, smaller batch stands at the end,
+    unless it holds fewer than `drop_below`.
+    """
 
-    return cut
-
-
-def by_rows(shapes: dict[int, Rows], shards: int, texts_of: Callable[[int], Sequence[int]]) -> Cut:
-    """A batch is what fills the rows of its group, a piece for each of `shards` devices."""
-
-    def cut(members: NDArray[np.int64], group: int, last: bool):
-        found = cut_packed(members.tolist(), texts_of, shapes[group])
-        # The last piece is seldom full: it waits for the next group, with what no batch takes up.
-        full = len(found) if last else (max(len(found), 1) - 1) // shards * shards
-        pieces = [np.array(piece, np.int64) for piece in found]
-        rest = np.concatenate([members[:0], *pieces[full:]])
-        pieces = pieces[:full] + [members[:0]] * (-full % shards)
-        return [pieces[i : i + shards] for i in range(0, len(pieces), shards)], rest
+    def cut(groups: dict[int, NDArray[np.int64]]) -> tuple[list[Batch], int]:
+        batches: list[Batch] = []
+        tail = np.empty(0, np.int64)
+        group = 0
+        for group, own in sorted(groups.items()):
+            size = config.batch_sizes[group]
+            members = np.concatenate([tail, own])
+            full = len(members) // size * size
+            batches += [Batch(group, [rows]) for rows in members[:full].reshape(-1, size)]
+            tail = members[full:]
+        if len(tail) and len(tail) >= config.drop_below:
+            batches.append(Batch(group, [tail]))
+            return batches, 0
+        return batches, len(tail)
 
     return cut
 
 
-def _shuffled(batches: Batches, groups, dropped: int, seed: int, epoch: int) -> Plan:
+def by_rows(
+    config: DataConfig,
+    shapes: dict[int, Rows],
+    shards: int,
+    texts_of: Callable[[int], Sequence[int]],
+) -> Cut:
+    """A batch is what fills the rows of its group, a piece for each of `shards` devices.
+
+    From the longest group to the shortest; what room its own texts leave is filled with shorter
+    ones. `texts_of` gives the lengths of an example's texts.
+    """
+
+    def cut(groups: dict[int, NDArray[np.int64]]) -> tuple[list[Batch], int]:
+        pools = {group: deque(own.tolist()) for group, own in groups.items()}
+        batches: list[Batch] = []
+        for group in sorted(pools, reverse=True):
+            below = [pools[other] for other in sorted(pools, reverse=True) if other <= group]
+            while pools[group]:
+                pieces = [fill_rows(below, texts_of, shapes[group]) for _ in range(shards)]
+                batches.append(Batch(group, [np.array(piece, np.int64) for piece in pieces]))
+        last = sum(map(len, batches[-1].pieces)) if batches else 0
+        if last < config.drop_below:
+            return batches[:-1], last
+        return batches, 0
+
+    return cut
+
+
+def _shuffled(batches: list[Batch], dropped: int, seed: int, epoch: int) -> Plan:
     order = np.argsort(mix(seed, epoch, 2, np.arange(len(batches))), kind="stable")
-    pieces = [piece for i in order for piece in batches[i]]
+    pieces = [piece for i in order for piece in batches[i].pieces]
     starts = np.cumsum([0, *map(len, pieces)]).astype(np.int64)
     joined = np.concatenate(pieces) if pieces else np.empty(0, np.int64)
-    parts = len(batches[0]) if batches else 1
-    return Plan(joined.astype(np.int64), starts, groups[order], parts, dropped)
+    groups = np.array([batches[i].group for i in order], np.int16)
+    parts = len(batches[0].pieces) if batches else 1
+    return Plan(joined.astype(np.int64), starts, groups, parts, dropped)
 
 
 def _drawn(of: Traits, config: DataConfig, epoch: int) -> NDArray[np.int64]:

@@ -85,7 +85,7 @@ class Feed:
             cut = None
             if self.config.layout == "packed":
                 lengths = functools.partial(self.lengths_of, epoch=epoch)
-                cut = by_rows(self.rows, self.part.shards, lengths)
+                cut = by_rows(self.config, self.rows, self.part.shards, lengths)
             while len(self._plans) > 1:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[epoch] = plan_epoch(self._traits, self.config, epoch, cut)
@@ -141,7 +141,8 @@ class Feed:
             mean = tokens[group] / counts[group] if counts[group] else overall
             share = size // self.part.shards
             rows = max(self.config.group_size + 1, round(share * mean / width))
-            found[group] = Rows(rows, width, max(1, width // SHORTEST), -(-share * 5 // 4))
+            # Room for shorter examples beside those that make a row's length.
+            found[group] = Rows(rows, width, max(1, width // SHORTEST), 2 * share)
         return found
 
     def lengths_of(self, index: int, epoch: int) -> list[int]:
