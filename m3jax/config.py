@@ -137,15 +137,53 @@ class OptimizerConfig:
     learning_rate: float = 1e-5  # of the encoder in fine-tuning
     sparse_rate: float = 1.0  # times learning_rate, for each head's linear map
     colbert_rate: float = 1.0
+    layer_decay: float = 1.0  # times the rate of the layer above, down to the embeddings
     weight_decay: float = 0.01  # not on biases and LayerNorms
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    moments: Literal["float32", "bfloat16"] = "float32"  # of the first moment
+    clip_norm: float = 1.0  # of all trained gradients together; 0: none
+    schedule: Literal["linear", "cosine", "constant"] = "linear"  # after the warm-up
+    warmup_ratio: float = 0.1  # of all steps
+    warmup_steps: int = 0  # where not 0, instead of the ratio
+    end_rate: float = 0.0  # of the schedule, times the highest rate
+    ema: float = 0.0  # decay of an average of the parameters, kept beside them; 0: none
+    freeze_embeddings: bool = False
+    freeze_positions: bool = False  # the position table alone
+    freeze_layers: int = 0  # as many of the lowest
 
     def __post_init__(self):
-        for name in ("learning_rate", "sparse_rate", "colbert_rate", "weight_decay"):
+        for name in (
+            "learning_rate", "sparse_rate", "colbert_rate", "weight_decay", "clip_norm",
+            "warmup_steps", "end_rate", "freeze_layers",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"optimizer.{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("warmup_ratio", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optimizer.layer_decay must lie in (0, 1], got {self.layer_decay}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """How a step fits the memory. Nothing here changes a result but for dropout's masks."""
+
+    # none: all rows at once. remat: some rows after others, recomputed in the backward pass
+    # [M3 sec. 3.4]. cached: representations first, their gradients, then rows again with those:
+    # memory does not grow with the batch but for the representations.
+    split: Literal["none", "remat", "cached"] = "none"
+    sub_tokens: int = 16_384  # tokens, padding included, that a device encodes at once
+    accumulate: int = 1  # batches a step, each with its own negatives
+
+    def __post_init__(self):
+        if self.split not in ("none", "remat", "cached"):
+            raise ValueError(f"step.split must be none, remat or cached, got {self.split!r}")
+        for name in ("sub_tokens", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"step.{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,6 +256,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    step: StepConfig = StepConfig()
     compute: ComputeConfig = ComputeConfig()
     mesh: MeshConfig = MeshConfig()
 

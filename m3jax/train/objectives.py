@@ -48,7 +48,7 @@ def objective(
     With a `mesh`, rows are split over `data` and `fsdp`, and every head and the teacher see the
     passages of all devices. Raises ValueError for a batch that has no negative at all.
     """
-    _check(batch)
+    check_batch(batch)
     if config.fix_encoder:
         params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
@@ -132,7 +132,7 @@ def _everywhere(function, queries, passages, mesh: Mesh | None):
     return gathered_scores(function, queries, passages, mesh)
 
 
-def _check(batch: TrainBatch) -> None:
+def check_batch(batch: TrainBatch) -> None:
     queries, passages = len(batch.queries.token_ids), len(batch.passages.token_ids)
     if passages % queries:
         raise ValueError(f"{passages} passages are no whole groups of {queries} queries")

@@ -1,36 +1,89 @@
-"""AdamW, with a learning rate for each part of the model and no decay where none belongs."""
+"""AdamW: a learning rate for each part and layer, no decay where none belongs, and what is frozen.
 
+What does not train is taken out of the tree before gradients are computed: it costs neither a
+gradient nor moments. Of a stack of layers only some may be frozen; those get zero updates.
+"""
+
+import jax.numpy as jnp
 import optax
 
 from m3jax.config import LossConfig, OptimizerConfig
 from m3jax.model.m3 import Params
-from m3jax.sharding import map_params
+from m3jax.sharding import flatten, map_params, unflatten
 
 NO_DECAY = ("bias", "scale")  # biases and LayerNorms
+LAYERS = "encoder/layers/"
 
 
 def make_optimizer(
-    config: OptimizerConfig, loss: LossConfig, schedule: optax.Schedule | float = 1.0
+    config: OptimizerConfig, schedule: optax.Schedule | float = 1.0
 ) -> optax.GradientTransformation:
-    """Parts that do not train (a frozen encoder, a head that is left out) stay as they are.
+    """For the trained part of the parameters (see `split_params`).
 
-    `schedule` is a factor on every learning rate: a number, or a function of the step.
+    `schedule` is a factor on every learning rate: a number, or a function of the step. Clipping
+    is by the norm of all trained gradients together.
     """
-    rates = {"encoder": 1.0, "sparse": config.sparse_rate, "colbert": config.colbert_rate}
-    frozen = {"sparse", "colbert"} - set(loss.heads) | ({"encoder"} if loss.fix_encoder else set())
-    return optax.partition(
-        {
-            part: optax.set_to_zero() if part in frozen else _adamw(config, rate, schedule)
-            for part, rate in rates.items()
-        },
-        parts,
+    rates = {"sparse": config.sparse_rate, "colbert": config.colbert_rate, "other": 1.0}
+    chain = [_scaled(lambda params: _unfrozen(config, params))] if config.freeze_layers else []
+    if config.clip_norm:
+        chain.append(optax.clip_by_global_norm(config.clip_norm))
+    chain.append(
+        optax.partition(
+            {part: _adamw(config, rate, schedule) for part, rate in rates.items()}, parts
+        )  # fmt: skip
     )
+    if config.layer_decay < 1.0 or config.freeze_layers:
+        chain.append(_scaled(lambda params: _layer_rates(config, params)))
+    return optax.chain(*chain)
+
+
+def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """The factor on every rate: up from 0 in a straight line, then down to `end_rate`."""
+    warmup = config.warmup_steps or round(config.warmup_ratio * steps)
+    rest = max(steps - warmup, 1)
+    after = {
+        "linear": optax.linear_schedule(1.0, config.end_rate, rest),
+        "cosine": optax.cosine_decay_schedule(1.0, rest, config.end_rate),
+        "constant": optax.constant_schedule(1.0),
+    }[config.schedule]
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), after], [warmup])
+
+
+def split_params(
+    params: Params, config: OptimizerConfig, loss: LossConfig | None
+) -> tuple[Params, Params]:
+    """(what trains, what stays as it is); `join_params` puts them together again.
+
+    Without a `loss` (pre-training without heads) the heads stay as they are.
+    """
+    heads = () if loss is None else loss.heads
+    frozen = [f"heads/{head}/" for head in ("sparse", "colbert") if head not in heads]
+    if loss is not None and loss.fix_encoder:
+        frozen.append("encoder/")
+    if config.freeze_embeddings:
+        frozen.append("encoder/embeddings/")
+    if config.freeze_positions:
+        frozen.append("encoder/embeddings/position")
+    flat = flatten(params)
+    if flat and config.freeze_layers >= _layers(params):
+        frozen.append(LAYERS)
+    trained = {path: leaf for path, leaf in flat.items() if not path.startswith(tuple(frozen))}
+    if not trained:
+        raise ValueError("nothing is left to train: the config freezes every part")
+    return unflatten(trained), unflatten({p: x for p, x in flat.items() if p not in trained})
+
+
+def join_params(trained: Params, frozen: Params) -> Params:
+    """The inverse of `split_params`."""
+    return unflatten(flatten(frozen) | flatten(trained))
 
 
 def parts(params: Params) -> Params:
-    """The tree of labels: `encoder`, `sparse` or `colbert`."""
+    """The tree of labels: `sparse`, `colbert` or `other`."""
     return map_params(
-        lambda path, _: path.split("/")[1 if path.startswith("heads/") else 0], params
+        lambda path, _: path.split("/")[1] if path.startswith("heads/") else "other", params
     )
 
 
@@ -44,8 +97,52 @@ def _adamw(config: OptimizerConfig, rate: float, schedule: optax.Schedule | floa
         eps=config.eps,
         weight_decay=config.weight_decay,
         mask=_decays,
+        mu_dtype=jnp.dtype(config.moments),
     )
 
 
 def _decays(params: Params) -> Params:
     return map_params(lambda path, _: path.rpartition("/")[2] not in NO_DECAY, params)
+
+
+def _scaled(factors) -> optax.GradientTransformation:
+    """Multiplies updates, leaf by leaf, by a tree of factors made from the parameters."""
+
+    def scale(updates, params):
+        flat, factor = flatten(updates), flatten(factors(params))
+        return unflatten({p: x * factor[p].astype(x.dtype) for p, x in flat.items()})
+
+    return optax.stateless(scale)
+
+
+def _unfrozen(config: OptimizerConfig, params: Params) -> Params:
+    """1 for what trains, 0 for the lowest layers where they are frozen."""
+    return _by_layer(params, lambda layers: jnp.arange(layers) >= config.freeze_layers, 1.0)
+
+
+def _layer_rates(config: OptimizerConfig, params: Params) -> Params:
+    """Layer l of L learns at decay^(L - 1 - l) of the rate, the embeddings at decay^L."""
+
+    def rates(layers: int):
+        numbers = jnp.arange(layers)
+        power = jnp.asarray(config.layer_decay, jnp.float32) ** (layers - 1 - numbers)
+        return jnp.where(numbers >= config.freeze_layers, power, 0.0)
+
+    return _by_layer(params, rates, config.layer_decay ** _layers(params))
+
+
+def _by_layer(params: Params, of_layers, of_embeddings: float) -> Params:
+    def factor(path: str, leaf):
+        if path.startswith(LAYERS):
+            shape = (leaf.shape[0], *[1] * (leaf.ndim - 1))
+            return of_layers(leaf.shape[0]).astype(jnp.float32).reshape(shape)
+        embeddings = path.startswith("encoder/embeddings/")
+        return jnp.full((1,) * leaf.ndim, of_embeddings if embeddings else 1.0, jnp.float32)
+
+    return map_params(factor, params)
+
+
+def _layers(params: Params) -> int:
+    """How many layers the stack has; one where nothing of it trains."""
+    found = [leaf.shape[0] for path, leaf in flatten(params).items() if path.startswith(LAYERS)]
+    return found[0] if found else 1

@@ -1,0 +1,155 @@
+"""One optimiser step on a mesh: gradients, clipping, AdamW, averages, and the numbers of it.
+
+The global batch is split over `data` and `fsdp`, parameters and moments as `sharding` says; the
+compiler places the collectives. State is donated: a step needs no second copy of it.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Int
+
+from m3jax import sharding
+from m3jax.config import ComputeConfig, LossConfig, M3Config, OptimizerConfig, StepConfig
+from m3jax.model.m3 import Params
+from m3jax.train.gradcache import Gradients, Setting, loss_and_gradients
+from m3jax.train.objectives import Metrics
+from m3jax.train.optimizer import join_params, split_params
+
+
+class TrainState(NamedTuple):
+    """All that a step changes."""
+
+    step: Int[Array, ""]  # optimiser steps done
+    params: Params
+    opt_state: Any  # of the trained part
+    ema: Params | None  # the average of the parameters, where it is kept
+
+
+# (trained, join, batch, step, key) -> ((loss, metrics), gradients of trained)
+LossFunction = Callable[
+    [Params, Callable[[Params], Params], Any, Int[Array, ""], jax.Array], Gradients
+]
+
+
+class Trainer(NamedTuple):
+    """A run's functions; `update` compiles once for each shape of batch."""
+
+    init: Callable[[Params], TrainState]
+    update: Callable[[TrainState, Sequence[Any], jax.Array], tuple[TrainState, Metrics]]
+
+
+def m3_gradients(
+    model: M3Config, loss: LossConfig, step: StepConfig, compute: ComputeConfig, mesh: Mesh | None
+) -> LossFunction:
+    """Loss and gradients of the three heads, in the way `step.split` names."""
+    setting = Setting(model, loss, step, compute, mesh)
+    dropout = model.encoder.dropout > 0
+
+    def gradients(trained, join, batch, number, key):
+        return loss_and_gradients(trained, join, batch, setting, number, key if dropout else None)
+
+    return gradients
+
+
+def make_trainer(
+    gradients: LossFunction,
+    optimizer: optax.GradientTransformation,
+    config: OptimizerConfig,
+    loss: LossConfig | None,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+) -> Trainer:
+    """The functions of a run.
+
+    `update(state, batches, key)` takes one step on the mean gradient of the batches, each with
+    negatives of its own (accumulation). Dropout's keys are folded from (key, step, batch). The
+    metrics are those of the last batch, the loss the mean; `gradient_norm` is before clipping.
+    """
+
+    def split(params: Params) -> tuple[Params, Params]:
+        return split_params(params, config, loss)
+
+    def init(params: Params) -> TrainState:
+        trained, _ = split(params)
+        like = jax.eval_shape(optimizer.init, trained)
+        opt_state = jax.jit(optimizer.init, out_shardings=state_sharding(like, mesh))(trained)
+        ema = jax.tree.map(jnp.copy, params) if config.ema else None
+        step = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(mesh, P()))
+        return TrainState(step, params, opt_state, ema)
+
+    def compute(state: TrainState, batch: Any, key: jax.Array, number: int) -> Gradients:
+        trained, frozen = split(state.params)
+        key = jax.random.fold_in(jax.random.fold_in(key, state.step), number)
+        join = functools.partial(_join, frozen)
+        (value, metrics), grads = gradients(trained, join, batch, state.step, key)
+        return (value, metrics), jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+
+    def apply(state: TrainState, grads: Params, metrics: Metrics) -> tuple[TrainState, Metrics]:
+        trained, frozen = split(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        params = join_params(trained, frozen)
+        ema = state.ema
+        if ema is not None:
+            ema = jax.tree.map(lambda a, b: config.ema * a + (1 - config.ema) * b, ema, params)
+        metrics = metrics | {
+            "gradient_norm": optax.global_norm(grads),
+            "learning_rate": jnp.asarray(
+                config.learning_rate * schedule(state.step), dtype=jnp.float32
+            ),
+        }
+        new = TrainState(state.step + 1, params, opt_state, ema)
+        return jax.lax.with_sharding_constraint(new, state_sharding(new, mesh)), metrics
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def whole(state: TrainState, batch: Any, key: jax.Array):
+        (_, metrics), grads = compute(state, batch, key, 0)
+        return apply(state, grads, metrics)
+
+    one = jax.jit(compute, static_argnums=3)
+    finish = jax.jit(apply, donate_argnums=(0, 1))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def add(total: Params, more: Params, loss, more_loss):
+        return jax.tree.map(jnp.add, total, more), loss + more_loss
+
+    def update(state: TrainState, batches: Sequence[Any], key: jax.Array):
+        if len(batches) == 1:
+            return whole(state, batches[0], key)
+        total, loss, metrics = None, None, {}
+        for number, batch in enumerate(batches):
+            (value, metrics), grads = one(state, batch, key, number)
+            total, loss = (grads, value) if total is None else add(total, grads, loss, value)
+        count = len(batches)
+        mean = jax.tree.map(lambda leaf: leaf / count, total)
+        return finish(state, mean, metrics | {"loss": loss / count})
+
+    return Trainer(init, update)
+
+
+def state_sharding(state: Any, mesh: Mesh) -> Any:
+    """Parameters, averages and moments by the rules of `sharding`, everything else everywhere.
+
+    A moment is known by the path it ends with: .mu['encoder']['layers'] ... of the optimiser.
+    """
+
+    def place(path, leaf) -> NamedSharding:
+        names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
+        for start in range(len(names)):
+            name = "/".join(names[start:])
+            if name.startswith(("encoder/", "heads/", "mlm/", "decoder/")):
+                return sharding.param_sharding(name, leaf.shape, mesh)
+        return NamedSharding(mesh, P())
+
+    return jax.tree.map_with_path(place, state)
+
+
+def _join(frozen: Params, trained: Params) -> Params:
+    return join_params(trained, frozen)
