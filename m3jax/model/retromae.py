@@ -51,7 +51,7 @@ class MLMHead(nn.Module):
     ) -> Float[Array, "n t v"]:
         bias = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
         inner = nn.Dense(self.config.hidden_size, dtype=hidden.dtype, name="dense")(hidden)
-        inner = jax.nn.gelu(inner, approximate=False)
+        inner = jax.nn.gelu(inner, approximate=False).astype(jnp.float32)
         inner = layer_norm(self.config, "norm")(inner).astype(hidden.dtype)
         logits = jnp.einsum(
             "ntd,vd->ntv", inner, table.astype(inner.dtype), preferred_element_type=jnp.float32
