@@ -32,6 +32,15 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"heads/sparse/bias", P(None)),
     (r"heads/colbert/kernel", P("fsdp", "tensor")),
     (r"heads/colbert/bias", P("tensor")),
+    # RetroMAE: the decoder is one more layer, without the leading axis; the output table is tied.
+    (r"decoder/(query|key|value|up)/kernel", P("fsdp", "tensor")),
+    (r"decoder/(query|key|value|up)/bias", P("tensor")),
+    (r"decoder/(output|down)/kernel", P("tensor", "fsdp")),
+    (r"decoder/(output|down)/bias", P(None)),
+    (r"decoder/(output_norm|down_norm)/(scale|bias)", P(None)),
+    (r"mlm/dense/kernel", P("fsdp", "tensor")),
+    (r"mlm/dense/bias", P("tensor")),
+    (r"mlm/(norm/(scale|bias)|bias)", P(None)),
 )
 
 

@@ -11,6 +11,7 @@ from m3jax import sharding
 from m3jax.config import EncoderConfig, M3Config
 from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS
 from m3jax.model.m3 import abstract_params
+from m3jax.model.retromae import abstract_retromae
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "m3jax"
@@ -90,9 +91,12 @@ def test_text_does_not_load_jax(tmp_path):
 
 def test_every_parameter_has_one_sharding_rule_and_one_converter_row():
     mesh = sharding.make_mesh(data=1, fsdp=4, tensor=2, devices=jax.devices())
-    shapes = sharding.flatten(abstract_params(M3Config(encoder=EncoderConfig(layers=2))))
-    for path, leaf in shapes.items():
+    config = M3Config(encoder=EncoderConfig(layers=2))
+    shapes = sharding.flatten(abstract_params(config))
+    pretraining = sharding.flatten(abstract_retromae(config))
+    for path, leaf in (shapes | pretraining).items():
         sharding.spec_of(path, leaf.shape, mesh)  # raises where not exactly one rule fits
     assert sorted(row.path for row in (*ENCODER_ROWS, *HEAD_ROWS)) == sorted(shapes)
     for pattern, _ in sharding.RULES:
-        assert any(re.fullmatch(pattern, path) for path in shapes), f"{pattern} matches nothing"
+        known = shapes | pretraining
+        assert any(re.fullmatch(pattern, path) for path in known), f"{pattern} matches nothing"

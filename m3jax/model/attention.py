@@ -5,11 +5,15 @@
 `xla` runs everywhere and is the oracle of the tests; `cudnn` is NVIDIA's fused kernel.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+# The keys that some queries may see: columns of the queries [q] to a mask [n, q, t].
+Visible = Callable[[Int[Array, " q"]], Bool[Array, "n q t"]]
 
 LONG_ROW = 1024  # tokens; above this the scores of all pairs of tokens are never held at once
 
@@ -61,6 +65,34 @@ def resolve_backend(backend: str, dtype: Any, head_width: int, packed: bool) -> 
     return backend
 
 
+def attend_in_blocks(
+    query: Float[Array, "n s h k"],
+    key: Float[Array, "n s h k"],
+    value: Float[Array, "n s h k"],
+    visible: Visible,
+    block: int,
+) -> Float[Array, "n s h k"]:
+    """softmax(q k^T / sqrt(k)) v over the keys that `visible` names, `block` queries at a time.
+
+    The backward pass recomputes each block, its part of the mask included: no array ever holds
+    all pairs of tokens.
+    """
+    n, s, h, k = query.shape
+    block = min(block, s)
+    blocks = -(-s // block)
+    query = jnp.pad(query, ((0, 0), (0, blocks * block - s), (0, 0), (0, 0)))
+    columns = jnp.minimum(jnp.arange(blocks * block, dtype=jnp.int32), s - 1)
+
+    @jax.checkpoint
+    def one(piece):
+        queries, columns = piece
+        return _plain(queries, key, value, visible(columns)[:, None])
+
+    pieces = jnp.moveaxis(query.reshape(n, blocks, block, h, k), 1, 0)
+    out = jax.lax.map(one, (pieces, columns.reshape(blocks, block)))
+    return jnp.moveaxis(out, 0, 1).reshape(n, blocks * block, h, k)[:, :s]
+
+
 def _mask(query_segments, key_segments, packed: bool):
     """[n, 1, s or 1, t]: True where the key may be seen."""
     if packed:
@@ -81,25 +113,12 @@ def _plain(query, key, value, mask):
 
 
 def _blocked(query, key, value, query_segments, key_segments, block: int):
-    """The same for a block of queries at a time; the backward pass recomputes each block."""
-    n, s, h, k = query.shape
-    blocks = -(-s // block)
-    fill = blocks * block - s
-    query = jnp.pad(query, ((0, 0), (0, fill), (0, 0), (0, 0)))
-    query_segments = jnp.pad(query_segments, ((0, 0), (0, fill)))
+    """The same for a block of queries at a time."""
 
-    @jax.checkpoint
-    def one(piece):
-        queries, segments = piece
-        mask = (segments[:, :, None] == key_segments[:, None, :])[:, None]
-        return _plain(queries, key, value, mask)
+    def visible(columns):
+        return query_segments[:, columns][:, :, None] == key_segments[:, None, :]
 
-    pieces = (
-        jnp.moveaxis(query.reshape(n, blocks, block, h, k), 1, 0),
-        jnp.moveaxis(query_segments.reshape(n, blocks, block), 1, 0),
-    )
-    out = jax.lax.map(one, pieces)
-    return jnp.moveaxis(out, 0, 1).reshape(n, blocks * block, h, k)[:, :s]
+    return attend_in_blocks(query, key, value, visible, block)
 
 
 def _cudnn(query, key, value, lengths):

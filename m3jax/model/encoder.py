@@ -5,6 +5,7 @@ The layers are stacked along a leading axis and scanned: one layer is traced and
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -60,9 +61,11 @@ class Embeddings(nn.Module):
         word = self.param("word", init, (config.vocab_size, config.hidden_size))
         position = self.param("position", init, (config.max_positions, config.hidden_size))
         token_type = self.param("token_type", init, (1, config.hidden_size))
-        words = _rows(word, token_ids, config.pad_id)
-        summed = (words + token_type[0][None, None]) + _rows(position, positions, config.pad_id)
-        hidden = _layer_norm(config, "norm")(summed)
+        words = table_rows(word, token_ids, config.pad_id)
+        summed = (words + token_type[0][None, None]) + table_rows(
+            position, positions, config.pad_id
+        )
+        hidden = layer_norm(config, "norm")(summed)
         hidden = nn.Dropout(config.dropout)(hidden, deterministic=deterministic)
         return hidden.astype(self.compute.dtype)
 
@@ -81,38 +84,48 @@ class Layer(nn.Module):
         lengths: Int[Array, "n m"],
         deterministic: bool,
     ) -> tuple[Float[Array, "n s d"], None]:
-        config = self.config
-        dropout = nn.Dropout(config.dropout, deterministic=deterministic)
-        dense = functools.partial(nn.Dense, dtype=hidden.dtype)
+        def mix(query, key, value):
+            backend, query_block = self.compute.attention, self.compute.query_block
+            return attend(query, key, value, segment_ids, lengths, backend, query_block)
 
-        shape = (*hidden.shape[:2], config.heads, config.hidden_size // config.heads)
-        query, key, value = (
-            dense(config.hidden_size, name=name)(hidden).reshape(shape)
-            for name in ("query", "key", "value")
-        )
-        mixed = attend(
-            query,
-            key,
-            value,
-            segment_ids,
-            lengths,
-            self.compute.attention,
-            self.compute.query_block,
-        ).reshape(hidden.shape)
-        mixed = dropout(dense(config.hidden_size, name="output")(mixed))
-        hidden = self._add_and_norm("output_norm", hidden, mixed)
+        return block(self.config, hidden, hidden, mix, deterministic), None
 
-        inner = jax.nn.gelu(dense(config.intermediate_size, name="up")(hidden), approximate=False)
-        outer = dropout(dense(config.hidden_size, name="down")(inner))
-        return self._add_and_norm("down_norm", hidden, outer), None
 
-    def _add_and_norm(self, name: str, hidden, update):
+def block(
+    config: EncoderConfig,
+    hidden: Float[Array, "n s d"],
+    context: Float[Array, "n s d"],
+    mix: Callable[..., jax.Array],
+    deterministic: bool,
+) -> Float[Array, "n s d"]:
+    """A block's computation, its parameters in the module that calls it.
+
+    Queries and residuals come from `hidden`, keys and values from `context` (the encoder: the same
+    array); `mix` is the attention of [n, s, h, k] queries, keys and values.
+    """
+    dropout = nn.Dropout(config.dropout, deterministic=deterministic)
+    dense = functools.partial(nn.Dense, dtype=hidden.dtype)
+
+    def add_and_norm(name, hidden, update):
         """LayerNorm in float32 whatever the compute dtype."""
         total = hidden.astype(jnp.float32) + update.astype(jnp.float32)
-        return _layer_norm(self.config, name)(total).astype(hidden.dtype)
+        return layer_norm(config, name)(total).astype(hidden.dtype)
+
+    shape = (*hidden.shape[:2], config.heads, config.hidden_size // config.heads)
+    query, key, value = (
+        dense(config.hidden_size, name=name)(source).reshape(shape)
+        for name, source in (("query", hidden), ("key", context), ("value", context))
+    )
+    mixed = mix(query, key, value).reshape(hidden.shape)
+    mixed = dropout(dense(config.hidden_size, name="output")(mixed))
+    hidden = add_and_norm("output_norm", hidden, mixed)
+
+    inner = jax.nn.gelu(dense(config.intermediate_size, name="up")(hidden), approximate=False)
+    outer = dropout(dense(config.hidden_size, name="down")(inner))
+    return add_and_norm("down_norm", hidden, outer)
 
 
-def _rows(
+def table_rows(
     table: Float[Array, "v d"], places: Int[Array, "n s"], pad_id: int
 ) -> Float[Array, "n s d"]:
     """Rows of a table. Row pad_id gets no gradient, as with PyTorch's padding_idx: it would only
@@ -121,6 +134,6 @@ def _rows(
     return jnp.where((places == pad_id)[..., None], jax.lax.stop_gradient(rows), rows)
 
 
-def _layer_norm(config: EncoderConfig, name: str) -> nn.LayerNorm:
+def layer_norm(config: EncoderConfig, name: str) -> nn.LayerNorm:
     # use_fast_variance computes E[x^2] - E[x]^2, which cancels where PyTorch's two passes do not.
     return nn.LayerNorm(epsilon=config.eps, dtype=jnp.float32, use_fast_variance=False, name=name)
