@@ -19,8 +19,14 @@ VERSION = 1
 
 
 def save_arrays(directory: Path, tree: Any) -> None:
-    """Writes the arrays of `tree` to `directory/params`."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    """Writes the arrays of `tree` to `directory/params`: this process alone, of many."""
+    options = ocp.options.MultiprocessingOptions()
+    if jax.process_count() > 1:  # the tree is whole here, and the others do not wait
+        only = jax.process_index()
+        options = ocp.options.MultiprocessingOptions(
+            primary_host=only, active_processes={only}, barrier_sync_key_prefix="save_arrays"
+        )
+    with ocp.StandardCheckpointer(multiprocessing_options=options) as checkpointer:
         checkpointer.save((directory / ARRAYS).absolute(), tree)
 
 

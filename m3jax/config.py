@@ -228,6 +228,28 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RetroMAEConfig:
+    """The pre-training objective. Values: [M3 app. B.1], RetroMAE's code (arXiv 2205.12035)."""
+
+    encoder_mask: float = 0.3  # of a text's tokens that the encoder has to guess
+    decoder_mask: float = 0.5  # of the other tokens that a row of the decoder does not see
+    mask_share: float = 0.8  # of the encoder's masked tokens that become <mask>
+    random_share: float = 0.1  # that become any token; what is left stays as it is
+    mask_id: int = 250_001  # XLM-R's <mask>
+    logits_chunk: int = 512  # tokens of the batch whose logits over the vocabulary stand together
+
+    def __post_init__(self):
+        for name in ("encoder_mask", "decoder_mask"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"retromae.{name} must lie in (0, 1), got {getattr(self, name)}")
+        shares = self.mask_share, self.random_share
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError(f"retromae.mask_share and random_share must be parts of 1: {shares}")
+        if self.mask_id < 0 or self.logits_chunk < 1:
+            raise ValueError("retromae.mask_id must be 0 or more, logits_chunk at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """How devices are laid out; `data` takes what the others leave."""
 
@@ -256,6 +278,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    retromae: RetroMAEConfig = RetroMAEConfig()
     step: StepConfig = StepConfig()
     compute: ComputeConfig = ComputeConfig()
     mesh: MeshConfig = MeshConfig()
@@ -337,25 +360,3 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
     if isinstance(hint, type) and type(value) is hint:
         return value
     raise ValueError(f"{path}: {value!r} is not of type {getattr(hint, '__name__', hint)}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RetroMAEConfig:
-    """The pre-training objective. Values: [M3 app. B.1], RetroMAE's code (arXiv 2205.12035)."""
-
-    encoder_mask: float = 0.3  # of a text's tokens that the encoder has to guess
-    decoder_mask: float = 0.5  # of the other tokens that a row of the decoder does not see
-    mask_share: float = 0.8  # of the encoder's masked tokens that become <mask>
-    random_share: float = 0.1  # that become any token; what is left stays as it is
-    mask_id: int = 250_001  # XLM-R's <mask>
-    logits_chunk: int = 512  # tokens of the batch whose logits over the vocabulary stand together
-
-    def __post_init__(self):
-        for name in ("encoder_mask", "decoder_mask"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"retromae.{name} must lie in (0, 1), got {getattr(self, name)}")
-        shares = self.mask_share, self.random_share
-        if min(shares) < 0 or sum(shares) > 1:
-            raise ValueError(f"retromae.mask_share and random_share must be parts of 1: {shares}")
-        if self.mask_id < 0 or self.logits_chunk < 1:
-            raise ValueError("retromae.mask_id must be 0 or more, logits_chunk at least 1")

@@ -77,9 +77,10 @@ def load(
     return Pretrained(params, config, tokenizer, str(name_or_dir), notes)
 
 
-def save(directory: Path | str, model: Pretrained) -> None:
-    """Writes `model` as a directory of ours, whole or not at all."""
-    with checkpoint.new_directory(directory) as scratch:
+def save(directory: Path | str, model: Pretrained, replace: bool = False) -> None:
+    """Writes `model` as a directory of ours, whole or not at all, in place of an older one only
+    with `replace`."""
+    with checkpoint.new_directory(directory, replace) as scratch:
         checkpoint.save_arrays(scratch, model.params)
         _finish(scratch, model, "orbax")
 

@@ -63,6 +63,11 @@ class Feed:
                     "that share a batch"
                 )
 
+    @property
+    def texts_only(self) -> bool:
+        """Are these plain texts, for pre-training, without passages?"""
+        return int(self.examples.positives[0]) == 0
+
     @functools.cached_property
     def _traits(self) -> Traits:
         return traits(self.examples, self.config)

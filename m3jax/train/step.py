@@ -6,7 +6,7 @@ compiler places the collectives. State is donated: a step needs no second copy o
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +95,7 @@ def make_trainer(
         trained, frozen = split(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
-        params = join_params(trained, frozen)
+        params = join_params(cast(Params, trained), frozen)
         ema = state.ema
         if ema is not None:
             ema = jax.tree.map(lambda a, b: config.ema * a + (1 - config.ema) * b, ema, params)
@@ -123,10 +123,10 @@ def make_trainer(
     def update(state: TrainState, batches: Sequence[Any], key: jax.Array):
         if len(batches) == 1:
             return whole(state, batches[0], key)
-        total, loss, metrics = None, None, {}
-        for number, batch in enumerate(batches):
-            (value, metrics), grads = one(state, batch, key, number)
-            total, loss = (grads, value) if total is None else add(total, grads, loss, value)
+        (loss, metrics), total = one(state, batches[0], key, 0)
+        for number, batch in enumerate(batches[1:], start=1):
+            (more_loss, metrics), grads = one(state, batch, key, number)
+            total, loss = add(total, grads, loss, more_loss)
         count = len(batches)
         mean = jax.tree.map(lambda leaf: leaf / count, total)
         return finish(state, mean, metrics | {"loss": loss / count})

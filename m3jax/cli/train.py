@@ -1,0 +1,101 @@
+"""Train or fine-tune: from a config file, with checkpoints, resumed by the same command.
+
+A config is a Python file with a function config() that returns a m3jax.config.TrainConfig; configs/
+has one for each stage of the paper, and configs/mini/ the same for two CPU cores. --set changes one
+field. DIR/model at the end is a model that every other command takes.
+"""
+
+import argparse
+import runpy
+from pathlib import Path
+
+EXAMPLES = """\
+examples:
+  m3jax train --config configs/finetune.py --model BAAI/bge-m3 --data train.jsonl --workdir run
+  m3jax train --config configs/mini/finetune.py --model DIR --data built --workdir run \\
+      --set steps=200 --set optimizer.learning_rate=2e-5
+  m3jax convert to-hf run/model bge-m3-finetuned
+  srun m3jax train --config configs/finetune.py --workdir /shared/run        # many hosts
+  m3jax train ... --coordinator 10.0.0.1:1234 --processes 2 --process 0      # without SLURM
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `train`."""
+    parser.add_argument("--config", required=True, metavar="FILE.py", help="what to train")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="everything is kept here")
+    parser.add_argument("--model", metavar="MODEL", help="to start from (field model)")
+    parser.add_argument(
+        "--data", nargs="+", metavar="PATH", help="built data, or files (field train_data)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the config and stop")
+    hosts = parser.add_argument_group("many hosts, where the cluster does not tell")
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="process 0's address")
+    hosts.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    hosts.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains; 0 when the run is whole or was asked to stop."""
+    config = read_config(options)
+    if options.print_config:
+        import json
+
+        from m3jax.config import to_json
+
+        print(json.dumps(to_json(config), indent=2))
+        return 0
+    from m3jax.train import hosts
+
+    hosts.start(options.coordinator, options.processes, options.process)
+    import jax
+
+    from m3jax.train import loop, setup
+
+    workdir = Path(options.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    evaluate = _evaluator(config)  # before anything is loaded: a wrong path is told at once
+    config, prepared = setup.prepare(config, workdir)
+    setup.write_config(config, workdir)
+    stopped = loop.train(config, prepared, workdir, evaluate)
+    if stopped.model is not None and jax.process_index() == 0:
+        print(f"{stopped.step} steps done; the model: {stopped.model}")
+    return 0
+
+
+def read_config(options: argparse.Namespace):
+    """The file's config with the command line's changes; errors name the file or the field."""
+    import dataclasses
+
+    from m3jax.config import TrainConfig, override
+
+    path = Path(options.config)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    make = runpy.run_path(str(path)).get("config")
+    if not callable(make):
+        raise ValueError(f"{path} defines no function config()")
+    config = make()
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"{path}: config() must return a TrainConfig, got {type(config).__name__}")
+    if options.model:
+        config = dataclasses.replace(config, model=options.model)
+    if options.data:
+        config = dataclasses.replace(config, train_data=tuple(options.data))
+    for assignment in options.set:
+        config = override(config, assignment)
+    if not config.model:
+        raise ValueError("no model to start from: --model MODEL, or the config's field model")
+    return config
+
+
+def _evaluator(config):
+    """What measures the model during the run, where the config asks for it."""
+    if not config.evaluate_task:
+        return None
+    from m3jax.evaluate.during_training import evaluator
+
+    return evaluator(config.evaluate_task)

@@ -1,0 +1,159 @@
+"""From a config to everything a run needs: model, examples, optimiser, step."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from m3jax import pretrained, sharding
+from m3jax.config import TrainConfig, to_json
+from m3jax.model.retromae import init_retromae
+from m3jax.pretrained import Pretrained
+from m3jax.text import datasets
+from m3jax.text.training import Feed
+from m3jax.train.feeding import part_of
+from m3jax.train.optimizer import make_optimizer, make_schedule
+from m3jax.train.retromae import retromae_loss
+from m3jax.train.step import (
+    LossFunction,
+    Trainer,
+    TrainState,
+    m3_gradients,
+    make_trainer,
+    state_sharding,
+)
+
+# Fields that may differ between a run and its resumption: they decide nothing of the result.
+FREE = ("log_every", "save_every", "keep", "workers", "evaluate_every", "evaluate_task", "mesh")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What `loop.train` drives."""
+
+    start: Pretrained  # the model it starts from; its config and tokenizer go with every export
+    mesh: Mesh
+    feed: Feed
+    state: TrainState
+    trainer: Trainer
+    key: jax.Array
+
+    def update(self, state: TrainState, batches: Sequence[Any]):
+        """One optimiser step: the new state and the metrics, still on the devices."""
+        return self.trainer.update(state, batches, self.key)
+
+    def model_of(self, state: TrainState) -> dict[str, Any]:
+        """The parameters to use: the averages where they are kept, without what only trains."""
+        params = state.params if state.ema is None else state.ema
+        return {name: params[name] for name in ("encoder", "heads")}
+
+
+def prepare(config: TrainConfig, workdir: Path) -> tuple[TrainConfig, Run]:
+    """Loads and builds everything; the config comes back with `steps` counted.
+
+    Data files that are not built yet are built under `workdir`. Raises FileNotFoundError or
+    ValueError naming the field, file or directory.
+    """
+    mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh), devices=jax.devices())
+    start = pretrained.load(config.model, mesh=mesh, pooling=config.pooling, seed=config.seed)
+    longest = max(config.data.query_length, config.data.passage_length)
+    if longest > start.config.encoder.max_length:
+        raise ValueError(
+            f"{config.model} takes texts of up to {start.config.encoder.max_length} tokens, "
+            f"data.query_length or data.passage_length asks for {longest}: lower them, or lengthen "
+            "the model with m3jax convert extend-positions"
+        )
+    examples = open_or_build(config, workdir, start)
+    feed = Feed(examples, start.tokenizer, config.data, part_of(mesh))
+    steps = config.steps or sum(len(feed.plan(epoch).groups) for epoch in range(config.epochs))
+    config = dataclasses.replace(config, steps=steps)
+    return config, _run(config, start, mesh, feed)
+
+
+def open_or_build(config: TrainConfig, workdir: Path, start: Pretrained) -> Any:
+    """The examples of `train_data`: directories that `m3jax data build` made, or files to build."""
+    if not config.train_data:
+        raise ValueError("train_data names no file: --data FILE.jsonl or --data DIR")
+    first = Path(config.train_data[0])
+    if len(config.train_data) == 1 and (first / datasets.METADATA).is_file():
+        found = datasets.open_examples(first)
+    else:
+        built = workdir / "data"
+        if not (built / datasets.METADATA).is_file():
+            kind = "texts" if config.objective == "retromae" else "examples"
+            datasets.build(list(config.train_data), built, start.tokenizer, kind=kind)
+        found = datasets.open_examples(built)
+    datasets.check_tokenizer(found, start.tokenizer)
+    return found
+
+
+def fingerprint(config: TrainConfig, feed: Feed) -> dict[str, Any]:
+    """What decides every number of a run: all fields but the free ones, and the examples."""
+    fields = {name: value for name, value in to_json(config).items() if name not in FREE}
+    digest = hashlib.blake2b(digest_size=8)
+    for numbers in (feed.examples.offsets, feed.examples.lengths, feed.examples.positives):
+        for start in range(0, len(numbers), 1 << 22):
+            digest.update(np.ascontiguousarray(numbers[start : start + (1 << 22)]).data)
+    shards = feed.part.shards if config.data.layout == "packed" else None
+    return json.loads(json.dumps(fields | {"examples": digest.hexdigest(), "shards": shards}))
+
+
+def write_config(config: TrainConfig, workdir: Path) -> None:
+    """`config.json` beside the checkpoints: what was trained, for people and for `--set`."""
+    if jax.process_index() == 0:
+        text = json.dumps(to_json(config), indent=2)
+        (workdir / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, feed: Feed) -> Run:
+    params, loss = start.params, None
+    keys = jax.random.split(jax.random.key(config.seed))
+    if config.objective == "retromae":
+        if not feed.texts_only:
+            raise ValueError('objective "retromae" trains on plain texts: {"text": ...} a line')
+        params = params | _extra_params(start, keys[0], mesh)
+        gradients = retromae_gradients(start, config)
+    else:
+        if feed.texts_only:
+            raise ValueError('objective "m3" trains on pairs: {"query": ..., "pos": [...]} a line')
+        loss = config.loss
+        gradients = m3_gradients(start.config, loss, config.step, config.compute, mesh)
+    schedule = make_schedule(config.optimizer, config.steps)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    trainer = make_trainer(gradients, optimizer, config.optimizer, loss, schedule, mesh)
+    return Run(start, mesh, feed, trainer.init(params), trainer, keys[1])
+
+
+def retromae_gradients(start: Pretrained, config: TrainConfig) -> LossFunction:
+    """Loss and gradients of RetroMAE: masks and dropout from the step's key."""
+
+    def gradients(trained, join, batch, step, key):
+        keys = jax.random.split(key)
+        dropout = keys[1] if start.config.encoder.dropout else None
+
+        def loss(trained):
+            return retromae_loss(
+                join(trained), batch, start.config, config.retromae, keys[0],
+                compute=config.compute, dropout_key=dropout,
+            )  # fmt: skip
+
+        return jax.value_and_grad(loss, has_aux=True)(trained)
+
+    return gradients
+
+
+def _extra_params(start: Pretrained, key: jax.Array, mesh: Mesh) -> dict[str, Any]:
+    """The decoder, from the encoder's last layer, and the vocabulary head, each on its devices."""
+
+    def make(key, encoder):
+        return init_retromae(start.config, key, encoder)
+
+    like = jax.eval_shape(make, key, start.params["encoder"])
+    place = jax.jit(make, out_shardings=state_sharding(like, mesh))
+    return place(key, start.params["encoder"])
