@@ -214,7 +214,7 @@ class ExampleSet:
     kind: str
     tokenizer: str  # fingerprint
     sources: tuple[str, ...]
-    offsets: Int[np.ndarray, " n+1"]
+    offsets: Int[np.ndarray, " ends"]
     lengths: Int[np.ndarray, " texts"]
     positives: Int[np.ndarray, " n"]
     source_ids: UInt[np.ndarray, " n"]

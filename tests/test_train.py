@@ -1,0 +1,270 @@
+"""Runs: they resume bit for bit, refuse what would be wrong, and leave a model that works."""
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+from examples_in_memory import make_examples
+
+from m3jax import M3Embedder
+from m3jax.cli.main import main
+from m3jax.cli.train import read_config
+from m3jax.config import (
+    DataConfig,
+    LossConfig,
+    MeshConfig,
+    OptimizerConfig,
+    RetroMAEConfig,
+    StepConfig,
+    TrainConfig,
+)
+from m3jax.sharding import flatten
+from m3jax.train import loop, setup
+from m3jax.train.report import read_metrics
+
+
+def write_examples(path, count=40, negatives=2):
+    with open(path, "w", encoding="utf-8") as stream:
+        for e in make_examples(count, negatives):
+            row = {"query": e.query, "pos": list(e.positives), "neg": list(e.negatives)}
+            stream.write(json.dumps(row) + "\n")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, tiny_dir):
+    directory = tmp_path_factory.mktemp("data")
+    write_examples(directory / "pairs.jsonl")
+    lines = [{"text": f"{e.query} {e.positives[0]}"} for e in make_examples(40)]
+    texts = "\n".join(map(json.dumps, lines))
+    (directory / "texts.jsonl").write_text(texts, encoding="utf-8")
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def promotion():
+    """Optax adds Python numbers to integer arrays."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def config(tiny_dir, files):
+    return TrainConfig(
+        model=str(tiny_dir),
+        train_data=(str(files / "pairs.jsonl"),),
+        steps=6,
+        save_every=2,
+        log_every=1,
+        data=DataConfig(
+            group_size=2, query_length=16, passage_length=32, edges=(32,), batch_sizes=(8,),
+            layout="group",
+        ),
+        loss=LossConfig(self_distill_start=3),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_ratio=0.2),
+    )  # fmt: skip
+
+
+def run(config, workdir, evaluate=None):
+    workdir.mkdir(exist_ok=True)
+    config, prepared = setup.prepare(config, workdir)
+    return loop.train(config, prepared, workdir, evaluate)
+
+
+def losses(workdir):
+    return [row["loss"] for row in read_metrics(workdir)]
+
+
+def test_a_run_leaves_a_model_curves_and_metrics(config, tmp_path):
+    stopped = run(config, tmp_path / "run")
+    assert stopped.whole and stopped.step == 6
+    rows = read_metrics(tmp_path / "run")
+    assert [row["step"] for row in rows] == list(range(6))
+    wanted = {"loss", "nce/dense", "nce/sparse", "nce/colbert", "nce/fused", "accuracy/dense"}
+    assert wanted | {"gradient_norm", "learning_rate", "sparse_active"} <= rows[0].keys()
+    assert [row["learning_rate"] for row in rows] == pytest.approx(
+        [0, 1e-3, 0.8e-3, 0.6e-3, 0.4e-3, 0.2e-3]
+    )
+    assert (tmp_path / "run" / "curves.png").is_file()
+    before = M3Embedder.from_pretrained(config.model).encode(["the encoder"])["dense_vecs"]
+    after = M3Embedder.from_pretrained(stopped.model).encode(["the encoder"])["dense_vecs"]
+    assert 1e-4 < np.abs(before - after).max() < 1
+    assert run(config, tmp_path / "run").whole  # once more: nothing to do, and no harm
+    assert losses(tmp_path / "run") == [row["loss"] for row in rows]
+
+
+def test_the_loss_falls_on_what_it_sees(config, tmp_path):
+    config = dataclasses.replace(
+        config, steps=30, save_every=0, loss=LossConfig(self_distill=False, temperature=0.2)
+    )
+    run(config, tmp_path / "run")
+    got = losses(tmp_path / "run")
+    assert np.mean(got[-5:]) < 0.8 * np.mean(got[:5])
+
+
+class Killed(BaseException):
+    """What no handler of the run expects."""
+
+
+def test_a_killed_run_goes_on_bit_for_bit(config, tmp_path, monkeypatch):
+    run(config, tmp_path / "whole")
+    update = setup.Run.update
+
+    def dies(self, state, batches):
+        if int(state.step) == 3:
+            raise Killed
+        return update(self, state, batches)
+
+    monkeypatch.setattr(setup.Run, "update", dies)
+    with pytest.raises(Killed):
+        run(config, tmp_path / "killed")
+    monkeypatch.undo()
+    assert run(config, tmp_path / "killed").whole
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(config, tmp_path):
+    run(config, tmp_path / "whole")
+
+    def asks(model):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"ndcg@10": 0.5}
+
+    config = dataclasses.replace(config, evaluate_every=3, evaluate_task="given")
+    stopped = run(config, tmp_path / "stopped", asks)
+    assert (stopped.step, stopped.whole, stopped.model) == (3, False, None)
+    assert (tmp_path / "stopped" / "best" / "m3jax.json").is_file()
+    assert run(config, tmp_path / "stopped", lambda model: {"ndcg@10": 0.4}).whole
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    best = json.loads((tmp_path / "stopped" / "best.json").read_text())
+    assert (best["step"], best["score"]) == (3, 0.5)
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
+def test_meshes_give_the_losses_of_one_device(config, tmp_path, sizes, monkeypatch):
+    everything = jax.devices()
+    monkeypatch.setattr(jax, "devices", lambda: everything[:1])
+    run(config, tmp_path / "one")
+    monkeypatch.undo()
+    data, fsdp, tensor = sizes
+    config = dataclasses.replace(config, mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor))
+    run(config, tmp_path / "many")
+    np.testing.assert_allclose(losses(tmp_path / "many"), losses(tmp_path / "one"), rtol=2e-4)
+
+
+def test_a_run_moves_to_another_mesh(config, tmp_path):
+    run(config, tmp_path / "whole")
+    half = dataclasses.replace(config, mesh=MeshConfig(data=4, tensor=2))
+    asking = dataclasses.replace(half, evaluate_every=2, evaluate_task="given")
+    assert run(asking, tmp_path / "moved", _ask_to_stop).step == 2
+    assert run(dataclasses.replace(config, mesh=MeshConfig(fsdp=8)), tmp_path / "moved").whole
+    np.testing.assert_allclose(losses(tmp_path / "moved"), losses(tmp_path / "whole"), rtol=2e-4)
+
+
+def _ask_to_stop(model):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return {"ndcg@10": 0.0}
+
+
+def test_retromae_learns_and_exports_an_encoder(config, files, tmp_path):
+    config = dataclasses.replace(
+        config,
+        objective="retromae",
+        train_data=(str(files / "texts.jsonl"),),
+        steps=25,
+        save_every=0,
+        data=dataclasses.replace(config.data, query_length=32),
+        retromae=RetroMAEConfig(mask_id=3),
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+    )
+    stopped = run(config, tmp_path / "run")
+    got = losses(tmp_path / "run")
+    assert np.mean(got[-5:]) < 0.8 * got[0]
+    assert stopped.model is not None
+    model = M3Embedder.from_pretrained(stopped.model)
+    assert set(flatten(model.params)) == set(
+        flatten(M3Embedder.from_pretrained(config.model).params)
+    )
+
+
+def test_accumulation_keeps_its_own_negatives(config, tmp_path):
+    """Two batches a step: the loss is the mean of what each alone gives to the same weights."""
+    still = dataclasses.replace(
+        config, steps=4, optimizer=OptimizerConfig(learning_rate=0.0), save_every=0
+    )
+    run(still, tmp_path / "one")
+    both = dataclasses.replace(still, steps=2, step=StepConfig(accumulate=2))
+    run(both, tmp_path / "two")
+    one = losses(tmp_path / "one")
+    no_dropout = M3Embedder.from_pretrained(config.model).config.encoder.dropout == 0
+    tolerance = 1e-5 if no_dropout else 0.5
+    np.testing.assert_allclose(
+        losses(tmp_path / "two"), [np.mean(one[:2]), np.mean(one[2:])], rtol=tolerance
+    )
+
+
+def test_another_config_or_other_data_is_refused(config, files, tmp_path):
+    run(dataclasses.replace(config, steps=2), tmp_path / "run")
+    with pytest.raises(ValueError, match="another steps: 2 there, 6 here"):
+        run(config, tmp_path / "run")
+    changed = dataclasses.replace(config, steps=2, optimizer=OptimizerConfig(learning_rate=9e-4))
+    with pytest.raises(ValueError, match="another optimizer"):
+        run(changed, tmp_path / "run")
+
+
+def test_no_number_stops_the_run_and_names_the_checkpoint(config, tmp_path):
+    wild = dataclasses.replace(
+        config,
+        steps=40,
+        optimizer=OptimizerConfig(learning_rate=1e30, clip_norm=0.0, warmup_ratio=0.0),
+        loss=LossConfig(heads=("dense", "colbert"), self_distill=False),
+    )
+    with pytest.raises(FloatingPointError, match="Last good checkpoint: "):
+        run(wild, tmp_path / "run")
+
+
+def test_the_command(config, files, tmp_path, tiny_dir, capsys):
+    config_file = tmp_path / "mine.py"
+    config_file.write_text(
+        "from m3jax.config import *\n"
+        "def config():\n"
+        "    data = DataConfig(group_size=2, edges=(32,), query_length=16, passage_length=32,"
+        " batch_sizes=(8,))\n"
+        "    step = StepConfig(split='cached', sub_tokens=64)\n"
+        "    return TrainConfig(steps=2, data=data, step=step)\n"
+    )
+    arguments = ["train", "--config", str(config_file), "--model", str(tiny_dir), "--data",
+                 str(files / "pairs.jsonl"), "--workdir", str(tmp_path / "run")]  # fmt: skip
+    assert main([*arguments, "--set", "loss.temperature=0.05"]) == 0
+    assert "2 steps done" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert kept["loss"]["temperature"] == 0.05
+    assert main([*arguments, "--set", "loss.temprature=0.05"]) == 1
+    assert "no field 'temprature'" in capsys.readouterr().err
+    assert main([*arguments, "--set", "loss.temperature=0.05", "--print-config"]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"]["temperature"] == 0.05
+    assert main(["train", "--config", "none.py", "--workdir", str(tmp_path / "x")]) == 1
+    assert "no such file: none.py" in capsys.readouterr().err
+
+
+def test_too_long_and_wrong_data_are_told(config, files, tmp_path):
+    long = dataclasses.replace(config, data=DataConfig(query_length=16, passage_length=8192))
+    with pytest.raises(ValueError, match="extend-positions"):
+        setup.prepare(long, tmp_path)
+    texts = dataclasses.replace(config, objective="retromae")
+    with pytest.raises(ValueError, match="missing"):
+        setup.prepare(texts, tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["retromae", "contrastive", "finetune"])
+@pytest.mark.parametrize("folder", ["configs", "configs/mini"])
+def test_every_config_is_read(stage, folder, request):
+    path = request.config.rootpath / folder / f"{stage}.py"
+    options = argparse.Namespace(config=str(path), model="m", data=["d"], set=["steps=7"])
+    made = read_config(options)
+    assert (made.model, made.train_data, made.steps) == ("m", ("d",), 7)
+    assert made.objective == ("retromae" if stage == "retromae" else "m3")
