@@ -13,6 +13,7 @@ COMMANDS = {
     "quickstart": "search a small multilingual corpus that ships with the package",
     "score": "explain how well passages match a query",
     "encode": "turn a JSON Lines file into embeddings on disk",
+    "data": "check, build and split training data",
     "convert": "convert, check, lengthen and shrink checkpoints",
     "info": "say what a model or a directory of embeddings is",
 }

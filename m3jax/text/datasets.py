@@ -237,8 +237,9 @@ class ExampleSet:
         return self.lengths[self.offsets[index] : self.offsets[index + 1]]
 
     @functools.cached_property
-    def _source(self):
-        return tfds.builder_from_directory(str(self.directory)).as_data_source()[SPLIT]
+    def _source(self) -> Any:
+        splits: Any = tfds.builder_from_directory(str(self.directory)).as_data_source()
+        return splits[SPLIT]
 
 
 def open_examples(directory: Path | str) -> ExampleSet:
