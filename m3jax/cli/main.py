@@ -14,6 +14,7 @@ COMMANDS = {
     "score": "explain how well passages match a query",
     "encode": "turn a JSON Lines file into embeddings on disk",
     "train": "train or fine-tune, on one device or many hosts",
+    "data": "check, build and split training data",
     "convert": "convert, check, lengthen and shrink checkpoints",
     "info": "say what a model or a directory of embeddings is",
 }

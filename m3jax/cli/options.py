@@ -1,6 +1,7 @@
 """Arguments that several commands share."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 
@@ -41,4 +42,25 @@ def load_embedder(options: argparse.Namespace, **more: Any):
     compute = ComputeConfig(dtype=dtype, attention=options.attention)
     return M3Embedder.from_pretrained(
         options.model, pooling=options.pooling, compute=compute, **more
+    )
+
+
+def load_tokenizer(name: str):
+    """The tokenizer of a directory, without its model, or of what else --model would take."""
+    from m3jax.text import tokenizer
+
+    if Path(name).is_dir():
+        return tokenizer.load(name)
+    from m3jax import pretrained
+
+    return tokenizer.load(pretrained.resolve(name))
+
+
+def add_kind(parser: argparse.ArgumentParser) -> None:
+    """--kind: what a record is."""
+    parser.add_argument(
+        "--kind",
+        choices=("examples", "texts"),
+        default="examples",
+        help='{"query", "pos", "neg"} or, for RetroMAE, {"text"} (default: examples)',
     )

@@ -1,6 +1,10 @@
 """Pieces of the tables that commands print."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from m3jax.search.embeddings import Embeddings, lexical_dicts
 from m3jax.search.pairs import lexical_matches
@@ -31,3 +35,16 @@ def wide_console(width: int = 110) -> Console:
     """The terminal at its own width; a pipe or a file, which has none, at `width`."""
     console = Console()
     return console if console.is_terminal else Console(width=width)
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """A line on a terminal that counts: `120,000 examples written 0:00:07`."""
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} {task.description}"),
+               TimeElapsedColumn())  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done: bar.update(task, completed=done)

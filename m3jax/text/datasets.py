@@ -12,6 +12,7 @@ arrays beside it, which are mapped and never read whole:
 Never imports JAX.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -19,7 +20,7 @@ import logging
 import operator
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -95,11 +96,28 @@ def _write(
 ) -> dict[str, Any]:
     """Writes the records and the arrays; returns the counts."""
     writer = _record_writer(directory, shard_size)
-    arrays = {name: NpyWriter(directory / f"{name}.npy", dtype) for name, dtype in ARRAYS.items()}
+    with contextlib.ExitStack() as stack:
+        arrays = {
+            name: stack.enter_context(
+                contextlib.closing(NpyWriter(directory / f"{name}.npy", dtype))
+            )
+            for name, dtype in ARRAYS.items()
+        }
+        counts = _stream(writer, arrays, measured(examples, texts_of, tokenizer), progress)
+    writer.close_all()
+    return counts
+
+
+def _stream(
+    writer: tfds.core.SequentialWriter,
+    arrays: dict[str, NpyWriter],
+    chunks: Iterable[tuple[list[Example], list[np.ndarray]]],
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
     sources: dict[str, list[int]] = {}  # name -> [number, examples]
     arrays["offsets"].append([0])
     done = tokens = longest = 0
-    for chunk, lengths in measured(examples, texts_of, tokenizer):
+    for chunk, lengths in chunks:
         writer.add_examples({SPLIT: [_encode(example) for example in chunk]})
         flat = np.concatenate(lengths)
         ends = arrays["lengths"].size + np.cumsum([len(each) for each in lengths])
@@ -115,9 +133,6 @@ def _write(
             progress(done)
     if not done:
         raise ValueError("the inputs hold no example at all: nothing to build")
-    writer.close_all()
-    for array in arrays.values():
-        array.close()
     return {
         "examples": done,
         "texts": arrays["lengths"].size,
@@ -223,22 +238,27 @@ class ExampleSet:
     def __len__(self) -> int:
         return len(self.positives)
 
-    def __getitem__(self, index: int) -> Example:
-        index = operator.index(index)
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"example {index} of {len(self)} in {self.directory}")
-        return _decode(self._source[index % len(self)])
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        return _decode(self._source[self._place(index)])
 
     def __reduce__(self):
         return open_examples, (self.directory,)
 
-    def lengths_of(self, index: int) -> Int[np.ndarray, " passages+1"]:
+    def lengths_of(self, index: SupportsIndex) -> Int[np.ndarray, " t"]:
         """Tokens of prompt + query, of each positive, of each negative of an example."""
-        return self.lengths[self.offsets[index] : self.offsets[index + 1]]
+        place = self._place(index)
+        return self.lengths[self.offsets[place] : self.offsets[place + 1]]
+
+    def _place(self, index: SupportsIndex) -> int:
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"example {number} of {len(self)} in {self.directory}")
+        return number % len(self)
 
     @functools.cached_property
-    def _source(self):
-        return tfds.builder_from_directory(str(self.directory)).as_data_source()[SPLIT]
+    def _source(self) -> Any:
+        splits: Any = tfds.builder_from_directory(str(self.directory)).as_data_source()
+        return splits[SPLIT]
 
 
 def open_examples(directory: Path | str) -> ExampleSet:

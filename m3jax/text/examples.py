@@ -50,7 +50,7 @@ class Place(NamedTuple):
 
 
 def read_examples(
-    paths: Paths, *, skip_bad: int | OnBad = 0, longest_line: int = LONGEST_LINE
+    paths: Paths, *, skip_bad: int | BadRecords = 0, longest_line: int = LONGEST_LINE
 ) -> Iterator[Example]:
     """The examples of files, directories and globs (see `example_files`), in order.
 
@@ -58,30 +58,30 @@ def read_examples(
     `skip_bad` of them were logged and counted, for the next; a `BadRecords` keeps the count.
     Damaged compressed files always raise.
     """
-    return (example for _, _, example in read_records_of(paths, "examples", skip_bad, longest_line))
+    records = read_records_of(paths, "examples", _bad_records(skip_bad), longest_line)
+    return (example for _, _, example in records)
 
 
 def read_texts(
-    paths: Paths, *, skip_bad: int | OnBad = 0, longest_line: int = LONGEST_LINE
+    paths: Paths, *, skip_bad: int | BadRecords = 0, longest_line: int = LONGEST_LINE
 ) -> Iterator[Example]:
     """Like `read_examples` for records {"text": str, "title": str?}: queries without passages."""
-    return (example for _, _, example in read_records_of(paths, "texts", skip_bad, longest_line))
+    records = read_records_of(paths, "texts", _bad_records(skip_bad), longest_line)
+    return (example for _, _, example in records)
+
+
+def _bad_records(skip_bad: int | BadRecords) -> BadRecords:
+    return skip_bad if isinstance(skip_bad, BadRecords) else BadRecords(skip_bad)
 
 
 def read_records_of(
-    paths: Paths,
-    kind: str = "examples",
-    skip_bad: int | OnBad = 0,
-    longest_line: int = LONGEST_LINE,
+    paths: Paths, kind: str, on_bad: OnBad, longest_line: int = LONGEST_LINE
 ) -> Iterator[tuple[Place, dict[str, Any], Example]]:
     """(place, the record as it stands, the example it is), for `kind` "examples" or "texts"."""
     if kind not in ("examples", "texts"):
         raise ValueError(f"kind must be 'examples' or 'texts', got {kind!r}")
-    files = example_files(paths)  # before the first record is asked for
-    on_bad = skip_bad if isinstance(skip_bad, BadRecords) else BadRecords(skip_bad)
-    return _records(
-        files, parse_example if kind == "examples" else parse_text, on_bad, longest_line
-    )
+    parse = parse_example if kind == "examples" else parse_text
+    return _records(example_files(paths), parse, on_bad, longest_line)
 
 
 def _records(
@@ -290,7 +290,7 @@ def _scores(values: dict[str, Any], key: str, count: int, place: str) -> tuple[f
     return tuple(float(item) for item in value)
 
 
-def _finite(number: float) -> bool:
+def _finite(number: int | float) -> bool:
     try:
         return math.isfinite(number)
     except OverflowError:  # an integer beyond float64

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 CHUNK = 1 << 18
-# A compressed block of few bytes may stand for 128 KiB: fed like this, no chunk has over 16 MiB.
-ZSTD_FEED = 512
+# A compressed block of few bytes may stand for 128 KiB: fed like this, no chunk has over 6 MiB.
+ZSTD_FEED = 128
 
 
 def open_chunks(path: str) -> Iterator[bytes]:

@@ -1,0 +1,44 @@
+"""Check training files and build data sets of them.
+
+check            what files hold and what is wrong with them
+build            files to a data set with random access and token lengths
+split-by-length  one file for each range of lengths
+"""
+
+import argparse
+import importlib
+
+# Action -> (module under m3jax.cli, one line of help).
+ACTIONS = {
+    "check": ("data_check", "what files hold and what is wrong with them"),
+    "build": ("data_build", "files to a data set with random access and token lengths"),
+    "split-by-length": ("data_split", "one file for each range of lengths"),
+}
+
+EXAMPLES = """\
+examples:
+  m3jax data check train/ --tokenizer BAAI/bge-m3
+  m3jax data build --input train/ --output train-data --tokenizer BAAI/bge-m3
+  m3jax data split-by-length --input train.jsonl --output by-length --tokenizer BAAI/bge-m3
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The actions of `data` and their arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, (module_name, summary) in ACTIONS.items():
+        module = importlib.import_module(f"m3jax.cli.{module_name}")
+        sub = actions.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(act=module.run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the action."""
+    return options.act(options)

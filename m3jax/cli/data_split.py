@@ -1,0 +1,56 @@
+"""Split training files by the length of an example's longest text: NAME_len-L-R.jsonl.
+
+Every key of a record is kept. A range holds the lengths L <= tokens < R. Trainers that make their
+batches from one file at a time (FlagEmbedding's) then pad little; m3jax needs no such files.
+"""
+
+import argparse
+
+EXAMPLES = """\
+examples:
+  m3jax data split-by-length --input train.jsonl --output by-length --tokenizer DIR
+  m3jax data split-by-length --input train/ --output out --tokenizer DIR --edges 0,512,2048
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `data split-by-length`."""
+    from m3jax.text.split import EDGES
+
+    parser.add_argument(
+        "--input", nargs="+", required=True, metavar="PATH", help="files, directories, globs"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="a new directory")
+    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="of the model to train")
+    default = ",".join(map(str, EDGES))
+    parser.add_argument(
+        "--edges", default=default, metavar="L,L,...", help=f"in tokens (default: {default})"
+    )
+    parser.add_argument(
+        "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Splits and prints the files."""
+    from m3jax.cli.options import load_tokenizer
+    from m3jax.cli.tables import counting
+    from m3jax.text.split import split_by_length
+
+    try:
+        edges = tuple(int(edge) for edge in options.edges.split(","))
+    except ValueError as error:
+        raise ValueError(f"--edges must be numbers with commas, got {options.edges!r}") from error
+    tokenizer = load_tokenizer(options.tokenizer)
+    with counting("examples written") as progress:
+        counts = split_by_length(
+            options.input,
+            options.output,
+            tokenizer,
+            edges=edges,
+            skip_bad=options.skip_bad,
+            progress=progress,
+        )
+    for name, count in counts.items():
+        print(f"{count:>10,} {name}")
+    return 0
