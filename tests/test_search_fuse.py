@@ -120,7 +120,7 @@ def test_methods_rank_as_brute_force_does(method, top_k):
         for i in range(12):
             want, values = expected(method, scores, i, top_k, depths, WEIGHTS)
             np.testing.assert_array_equal(hits.documents[i], want)
-            np.testing.assert_allclose(hits.scores[i], values, rtol=1e-6)
+            np.testing.assert_allclose(hits.scores[i], values, rtol=1e-6, atol=1e-7)
             assert hits.scores[i].dtype == np.float32
 
 

@@ -14,6 +14,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+GROUP = 64  # sums compared at once before any is looked at
+SPARE = 0.2  # of the cut so far: what the terms left out may add at most. Measured
 fast = {"reassoc", "nsz", "contract"}
 
 
@@ -123,7 +125,7 @@ def lexical_top(starts, ends, factors, bounds, documents, weights, size, top_k, 
     count, least, spare, left_out = 0, 0.0, 0.0, 0
     for first in range(0, size, block):
         end = min(first + block, size)
-        while left_out < order.size and below[left_out] <= least:
+        while left_out < order.size and below[left_out] <= SPARE * least:
             spare = below[left_out]
             needed[order[left_out]] = False
             left_out += 1
@@ -137,20 +139,31 @@ def lexical_top(starts, ends, factors, bounds, documents, weights, size, top_k, 
                     sums[documents[p] - first] += factors[t] * weights[p]
         if not touched:
             continue
-        for i in range(end - first):
-            total = sums[i]
-            sums[i] = 0.0
+        for group in range(0, end - first, GROUP):
+            last = min(group + GROUP, end - first)
             # An equal sum loses to those kept: they are earlier documents.
-            if total > 0 and total + spare > least:
-                if left_out:
-                    total = _sum_at(place, stop, factors, documents, weights, first + i)
-                if total > least:
-                    found[count], scores[count] = first + i, total
-                    count += 1
+            if _count_above(sums, group, last, least - spare):
+                for i in range(group, last):
+                    total = sums[i]
+                    if total > least - spare and total > 0:
+                        if left_out:
+                            total = _sum_at(place, stop, factors, documents, weights, first + i)
+                        if total > least:
+                            found[count], scores[count] = first + i, total
+                            count += 1
+        sums[:] = 0
         if count >= 2 * top_k:
             least = np.partition(scores[:count], count - top_k)[count - top_k]
             count = _keep_best(found, scores, count, least, top_k)
     return found[:count].copy(), scores[:count].copy()
+
+
+@compiled(inline="always")
+def _count_above(sums, start, end, cut):
+    count = 0
+    for i in range(start, end):
+        count += sums[i] > cut
+    return count
 
 
 @compiled(inline="always")
