@@ -1,5 +1,7 @@
 """Late interaction over ragged vectors equals the definition, and ranks as float64 does."""
 
+from typing import Any
+
 import brute
 import numpy as np
 import pytest
@@ -65,11 +67,12 @@ def test_rankings_are_those_of_float64(engine):
 def test_jax_compiles_few_shapes():
     rng = np.random.default_rng(0)
     store, _ = ragged(seed=5)
-    colbert._late_interaction.clear_cache()
+    compiled: Any = colbert._late_interaction
+    compiled.clear_cache()
     for count in range(1, 31):
         query = rng.standard_normal((count, 20)).astype(np.float32)
         colbert.scores_at(query, store, rng.permutation(60)[: 2 * count], engine="jax")
-    assert colbert._late_interaction._cache_size() == 1
+    assert compiled._cache_size() == 1
 
 
 def test_nothing_to_match_and_bad_input():

@@ -1,5 +1,7 @@
 """Fusion by hand, by brute force over every document, and weights tuned to a known best."""
 
+from typing import Any
+
 import brute
 import ir_measures
 import numpy as np
@@ -53,7 +55,7 @@ def test_normalised_scores_by_hand():
     assert fuse.normalised(np.zeros(0), "minmax").tolist() == []
 
 
-def random_embeddings(rng, texts, copies=0):
+def random_embeddings(rng, texts, copies=0) -> Any:
     """Texts of which the last `copies` are copies of the first: ties in every head."""
     kept = np.r_[0:texts, 0:copies]
     dense = rng.standard_normal((texts, 24)).astype(np.float32)[kept]
@@ -130,7 +132,7 @@ def test_the_reference_takes_a_missing_score_as_zero():
     depths = Depths(dense=20, sparse=20)
     scores = every_score(queries, documents)
     encoded, index = EncodedQueries([""] * 8, queries), in_memory(documents)
-    given = dict(top_k=40, weights=WEIGHTS, depths=depths)
+    given: Any = dict(top_k=40, weights=WEIGHTS, depths=depths)
     ours = search(index, encoded, "dense+sparse", **given)
     theirs = search(index, encoded, "dense+sparse", compat="flagembedding", **given)
     for i in range(8):

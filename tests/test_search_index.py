@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import brute
 import ir_measures
@@ -107,7 +108,7 @@ def test_a_stopped_build_goes_on_and_redoes_nothing(tiny, tmp_path, monkeypatch)
 def test_small_storage_ranks_as_it_is_stored(tiny, tmp_path):
     build(tiny, RECORDS, tmp_path / "i", dtype="int8", sparse_bits=8, shard_size=20)
     index = open_index(tmp_path / "i")
-    queries = encode_queries(index, ["the cat and the dog"])
+    queries: Any = encode_queries(index, ["the cat and the dog"])
     assert index.dense is not None and index.sparse is not None
     vectors = [brute.wide(p, s) for p, s in zip(index.dense.parts, index.dense.scales, strict=True)]
     exact = brute.inner(queries.embeddings.dense[0].astype(float), np.concatenate(vectors))
@@ -176,9 +177,9 @@ def test_instructions_stand_in_front(tiny_dir, tmp_path):
     build(model, RECORDS[:5], tmp_path / "i", modes=("dense",))
     index = open_index(tmp_path / "i")
     assert index.documents[0].text == RECORDS[0].text and index.dense is not None
-    want = model.encode_corpus([RECORDS[0].text])["dense_vecs"][0]
+    want: Any = model.encode_corpus([RECORDS[0].text])["dense_vecs"][0]
     np.testing.assert_allclose(index.dense.parts[0][0], want, atol=1e-5)
-    queries = encode_queries(index, ["a cat"], ["dense"])
+    queries: Any = encode_queries(index, ["a cat"], ["dense"])
     np.testing.assert_allclose(
         queries.embeddings.dense, model.encode_queries(["a cat"])["dense_vecs"], atol=1e-5
     )

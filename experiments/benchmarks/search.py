@@ -81,7 +81,7 @@ def measure_sparse() -> dict[str, Any]:
     some = [{str(t): float(w) for t, w in zip(shards[0].indices[a:b], shards[0].data[a:b],
              strict=True)} for a, b in zip(shards[0].indptr[:2000], shards[0].indptr[1:2001],
                                            strict=True)]  # fmt: skip
-    del shards
+    shards.clear()
     transposed = scipy.sparse.csr_array(
         (index.weights, index.documents, index.offsets), shape=(VOCAB, DOCUMENTS)
     )

@@ -75,14 +75,8 @@ def encode_corpus(
         shutil.rmtree(output / name, ignore_errors=True)  # written, but never entered
         with new_directory(output / name) as scratch:
             _write_shard(scratch, [record.id for record in batch], embeddings, dtype)
-        manifest["shards"].append(
-            {
-                "name": name,
-                "texts": len(batch),
-                "digest": _digest(batch),
-                "files": file_digests(output / name),
-            }
-        )
+        entry = {"name": name, "texts": len(batch), "digest": _digest(batch)}
+        manifest["shards"].append(entry | {"files": file_digests(output / name)})
         _write_manifest(output, manifest)
     manifest["complete"] = True
     _write_manifest(output, manifest)

@@ -139,23 +139,38 @@ def lexical_top(starts, ends, factors, bounds, documents, weights, size, top_k, 
                     sums[documents[p] - first] += factors[t] * weights[p]
         if not touched:
             continue
-        for group in range(0, end - first, GROUP):
-            last = min(group + GROUP, end - first)
-            # An equal sum loses to those kept: they are earlier documents.
-            if _count_above(sums, group, last, least - spare):
-                for i in range(group, last):
-                    total = sums[i]
-                    if total > least - spare and total > 0:
-                        if left_out:
-                            total = _sum_at(place, stop, factors, documents, weights, first + i)
-                        if total > least:
-                            found[count], scores[count] = first + i, total
-                            count += 1
+        count = _collect(
+            sums, end - first, first, least, spare, left_out,
+            place, stop, factors, documents, weights, found, scores, count,
+        )  # fmt: skip
         sums[:] = 0
         if count >= 2 * top_k:
             least = np.partition(scores[:count], count - top_k)[count - top_k]
             count = _keep_best(found, scores, count, least, top_k)
     return found[:count].copy(), scores[:count].copy()
+
+
+@compiled()
+def _collect(
+    sums, width, first, least, spare, left_out,
+    place, stop, factors, documents, weights, found, scores, count,
+):  # fmt: skip
+    """Enters the documents of a block whose full sum exceeds `least`; returns the new count.
+
+    An equal sum loses to those kept: they are earlier documents.
+    """
+    for group in range(0, width, GROUP):
+        last = min(group + GROUP, width)
+        if _count_above(sums, group, last, least - spare):
+            for i in range(group, last):
+                total = sums[i]
+                if total > least - spare and total > 0:
+                    if left_out:
+                        total = _sum_at(place, stop, factors, documents, weights, first + i)
+                    if total > least:
+                        found[count], scores[count] = first + i, total
+                        count += 1
+    return count
 
 
 @compiled(inline="always")
