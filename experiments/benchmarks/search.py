@@ -13,7 +13,6 @@ Medians of interleaved repeats, milliseconds a query. Writes experiments/results
 """
 
 import json
-import os
 import platform
 import statistics
 import time
@@ -28,6 +27,7 @@ import torch
 
 from m3jax.search import colbert, dense, sparse
 from m3jax.search.embeddings import to_int8
+from m3jax.search.threads import cores
 from m3jax.search.vectors import BLOCK, RaggedRows, Rows, as_rows
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -61,16 +61,13 @@ def zipf_rows(texts: int, tokens: int) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(values, shape=(texts, VOCAB))
 
 
-def dictionary_loop(query: dict[str, float], documents: list[dict[str, float]]) -> list[float]:
-    """The reference's compute_lexical_matching_score, document by document."""
-    scores = []
-    for document in documents:
-        score = 0.0
-        for token, weight in query.items():
-            if token in document:
-                score += weight * document[token]
-        scores.append(score)
-    return scores
+def dictionary_score(query: dict[str, float], document: dict[str, float]) -> float:
+    """As the reference scores a pair: a loop over the query's tokens."""
+    score = 0.0
+    for token, weight in query.items():
+        if token in document:
+            score += weight * document[token]
+    return score
 
 
 def measure_sparse() -> dict[str, Any]:
@@ -101,7 +98,9 @@ def measure_sparse() -> dict[str, Any]:
         "m3jax batch": lambda: sparse.search(queries, index, TOP),
         "SciPy CSR product": product,
     }, 5, len(rows))  # fmt: skip
-    loop = milliseconds({"loop": lambda: dictionary_loop(row, some)}, 5)["loop"]
+    loop = milliseconds(
+        {"loop": lambda: [dictionary_score(row, document) for document in some]}, 5
+    )["loop"]
     times["Python dictionaries (scaled)"] = loop * DOCUMENTS / len(some)
     return {"documents": DOCUMENTS, "tokens a document": postings / DOCUMENTS, "ms": times}
 
@@ -127,11 +126,12 @@ def measure_colbert(vectors: int) -> dict[str, Any]:
             scores.append(float(torch.sum(best) / q.size(0)))
         return scores
 
-    def ranking(store: Rows) -> Callable[[], Any]:
+    def ranking(store: Rows, exact: bool) -> Callable[[], Any]:
         ragged = RaggedRows(store, (offsets,))
-        return lambda: colbert.rerank([query], ragged, [numbers], 200)
+        return lambda: colbert.rerank([query], ragged, [numbers], 200, exact=exact)
 
-    calls = {f"m3jax {name}": ranking(store) for name, store in stores.items()}
+    calls = {f"m3jax {name}": ranking(store, False) for name, store in stores.items()}
+    calls["m3jax float32, settled in float64"] = ranking(stores["float32"], True)
     return {"ms": milliseconds(calls | {"PyTorch pairs": reference}, 15)}
 
 
@@ -153,21 +153,19 @@ def measure_dense(documents: Rows, queries: np.ndarray, top_k: int) -> dict[str,
     return {"ms": times, "over bare product": times["m3jax"] / times["bare product"]}
 
 
-def plot(result: dict[str, Any]) -> None:
+def plot(ways: dict[str, Any]) -> None:
     """A bar for each way, logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, len(result), figsize=(4.2 * len(result), 3), layout="constrained"
-    )
-    for axis, (name, entry) in zip(axes, result.items(), strict=True):
-        names = list(entry["ms"])
-        axis.barh(names[::-1], [entry["ms"][n] for n in names[::-1]])
+    figure, axes = plt.subplots(3, 2, figsize=(10, 8), layout="constrained")
+    for axis, (name, entry) in zip(axes.flat, ways.items(), strict=True):
+        names = list(entry["ms"])[::-1]
+        axis.barh(names, [entry["ms"][n] for n in names])
         axis.set(xscale="log", title=name, xlabel="ms a query")
-    figure.savefig(RESULTS / "search.png", dpi=100)
+    figure.savefig(RESULTS / "search.png", dpi=90)
 
 
 def main() -> None:
@@ -186,16 +184,9 @@ def main() -> None:
         for way, ms in entry["ms"].items():
             print(f"{name:30} {way:30} {ms:12.3f} ms  {ms / ours:10.2f}")
     plot(result)
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {_processor()}"
+    machine = f"{platform.processor() or platform.machine()}, {cores()} cores"
     text = json.dumps({"machine": machine, "ways": result}, indent=1)
     (RESULTS / "search.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    lines = (
-        Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
-    )
-    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from m3jax.search.hits import Hits, rounding, settle
+from m3jax.search.hits import Hits, ranked, rounding, settle
 from m3jax.search.pairs import late_interaction
 from m3jax.search.threads import cores, have_numba, spread
 from m3jax.search.vectors import RaggedRows
@@ -35,13 +35,21 @@ def rerank(
     top_k: int,
     *,
     engine: str = "auto",
+    exact: bool = True,
 ) -> Hits:
-    """The best `top_k` of each query's candidates by s_mul, ties in document order."""
+    """The best `top_k` of each query's candidates by s_mul, ties in document order.
+
+    `exact=False` ranks by the float32 scores: as deterministic, and faster where many candidates
+    lie closer together than float32 can tell.
+    """
     found = Hits([], [])
     for query, numbers in zip(queries, candidates, strict=True):
         scores = scores_at(query, documents, numbers, engine=engine)
-        exact = functools.partial(_exact_at, query, documents, numbers)
-        best = settle(numbers, scores, error_bound(query, documents), exact, top_k)
+        if exact:
+            wide = functools.partial(_exact_at, query, documents, numbers)
+            best = settle(numbers, scores, error_bound(query, documents), wide, top_k)
+        else:
+            best = ranked(numbers, scores, top_k)
         found.documents.append(best[0])
         found.scores.append(best[1])
     return found
@@ -73,8 +81,10 @@ def exact_scores_at(
     query: Float[np.ndarray, "i c"], documents: RaggedRows, numbers: Int[np.ndarray, " m"]
 ) -> Float[np.ndarray, " m"]:
     """s_mul in float64."""
-    out = np.zeros(len(numbers), np.float64)
     wide = query.astype(np.float64)
+    if have_numba() and len(query):
+        return _with_numba(wide, documents, numbers)
+    out = np.zeros(len(numbers), np.float64)
     for place, matrix in documents.matrices(numbers, np.float64):
         out[place] = late_interaction(wide, matrix)
     return out
@@ -95,9 +105,10 @@ def _exact_at(
 
 
 def _with_numba(query: np.ndarray, documents: RaggedRows, numbers: np.ndarray) -> np.ndarray:
+    """In the query's type."""
     from m3jax.search import kernels
 
-    out = np.zeros(len(numbers), np.float32)
+    out = np.zeros(len(numbers), query.dtype)
     short = -len(query) % 4
     padded = np.concatenate([query, np.repeat(query[-1:], short, axis=0)])
     for part, places, firsts, ends in documents.located(numbers):
@@ -107,11 +118,11 @@ def _with_numba(query: np.ndarray, documents: RaggedRows, numbers: np.ndarray) -
         values = values.view(np.uint16) if half else values
         scales = np.broadcast_to(np.float32(1), len(values)) if scales is None else scales
         full = np.flatnonzero(ends > firsts)
-        here = np.zeros(len(places), np.float32)
+        here = np.zeros(len(places), query.dtype)
 
         def some(piece: np.ndarray, here=here, firsts=firsts, ends=ends, values=values,
                  scales=scales, kernel=kernel) -> None:  # fmt: skip
-            scored = np.empty(len(piece), np.float32)
+            scored = np.empty(len(piece), query.dtype)
             kernel(values, scales, firsts[piece], ends[piece], padded, len(query), scored)
             here[piece] = scored
 

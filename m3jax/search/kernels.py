@@ -66,10 +66,11 @@ def _make_maxsim(read):
     def maxsim(values, scales, firsts, ends, query, count, out):
         """out[n] = mean over the first `count` query vectors of max over rows of <row, vector>.
 
-        Four rows by four query vectors at a time; `query` has a multiple of four vectors.
+        Four rows by four query vectors at a time; `query` has a multiple of four vectors, and its
+        type, float32 or float64, is that of the sums.
         """
-        zero = np.float32(0)
-        best = np.empty(query.shape[0], np.float32)
+        zero = query[0, 0] * 0
+        best = np.empty(query.shape[0], query.dtype)
         for n in range(firsts.size):
             last = ends[n] - 1
             best[:] = -np.inf
