@@ -42,6 +42,7 @@ def milliseconds(calls: dict[str, Callable[[], Any]], repeats: int, queries: int
         call()  # compiles, touches memory
     for _ in range(repeats):
         for name, call in calls.items():
+            time.sleep(0.25)  # OpenMP's threads of the call before go on spinning for a while
             start = time.perf_counter()
             call()
             taken[name].append(1000 * (time.perf_counter() - start) / queries)

@@ -69,7 +69,7 @@ def _make_maxsim(read):
         Four rows by four query vectors at a time; `query` has a multiple of four vectors, and its
         type, float32 or float64, is that of the sums.
         """
-        zero = query[0, 0] * 0
+        zero = query.dtype.type(0)  # a product with 0 would be float64
         best = np.empty(query.shape[0], query.dtype)
         for n in range(firsts.size):
             last = ends[n] - 1
