@@ -15,6 +15,9 @@ COMMANDS = {
     "encode": "turn a JSON Lines file into embeddings on disk",
     "train": "train or fine-tune, on one device or many hosts",
     "data": "check, build and split training data",
+    "index": "build a searchable index of a corpus",
+    "search": "search an index by any method, one query or many",
+    "tune-weights": "find the weights of hybrid search on judged queries",
     "convert": "convert, check, lengthen and shrink checkpoints",
     "info": "say what a model or a directory of embeddings is",
 }
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"m3jax {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command, summary in COMMANDS.items():
-        module = importlib.import_module(f"m3jax.cli.{command}")
+        module = importlib.import_module(f"m3jax.cli.{command.replace('-', '_')}")
         sub = commands.add_parser(
             command,
             help=summary,
