@@ -1,6 +1,6 @@
 """How sure a mean is, and whether two methods differ: over queries, seeded, vectorised.
 
-n  queries
+n  queries    b  resampled means
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,24 @@ class Comparison(NamedTuple):
     holm_p: float  # randomization_p, corrected for the number of pairs
 
 
-def bootstrap_interval(
-    values: Float[np.ndarray, " n"], *, level: float = 0.95, samples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """The percentile interval of the mean under resampling of the queries."""
+def bootstrap_means(
+    values: Float[np.ndarray, " n"], *, samples: int = RESAMPLES, seed: int = 0
+) -> Float[np.ndarray, " b"]:
+    """Means of `samples` draws of n queries with replacement; zeros where there is no query."""
     if not len(values):
-        return (0.0, 0.0)
+        return np.zeros(samples)
     rng = np.random.default_rng(seed)
-    resampled = [
-        values[rng.integers(0, len(values), (rows, len(values)))].mean(axis=1)
-        for rows in _blocks(samples, len(values))
-    ]
-    low, high = np.quantile(np.concatenate(resampled), [(1 - level) / 2, (1 + level) / 2])
+    return np.concatenate(
+        [
+            values[rng.integers(0, len(values), (rows, len(values)))].mean(axis=1)
+            for rows in _blocks(samples, len(values))
+        ]
+    )
+
+
+def interval(means: Float[np.ndarray, " b"], level: float = 0.95) -> tuple[float, float]:
+    """The central `level` of resampled means: a percentile bootstrap interval."""
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
