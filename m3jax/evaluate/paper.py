@@ -20,7 +20,7 @@ AVERAGES: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("narrativeqa", "nDCG@10"): (None, 48.7, 57.5, 55.4, 60.1, 61.7),
 }
 
-_LANGUAGES = "ar bn en es fa fi fr hi id ja ko ru sw te th zh de yo".split()
+_LANGUAGES: list[str] = "ar bn en es fa fi fr hi id ja ko ru sw te th zh de yo".split()
 _MIRACL = {
     "dense": "78.4 80.0 56.9 56.1 60.9 78.6 58.3 59.5 56.1 72.8 69.9 70.1 78.7 86.2 82.6 62.7 56.7 "
     "81.8",
