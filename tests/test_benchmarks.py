@@ -111,7 +111,7 @@ def test_judgements_of_absent_documents_are_counted(tmp_path, caplog):
          ":2: query 'q0' stands"),
         ("queries.fr.jsonl.gz", '{"_id": "q0", "text": "x"}\n', FileNotFoundError,
          "test.fr.tsv is missing"),
-        ("qrels/test.tsv", HEADER + "q0\td0\n", ValueError, "test.tsv:2: expected 3 columns"),
+        ("qrels/test.tsv", HEADER + "q0\td0\n", ValueError, "test.tsv:2: expected `query document grade`"),
     ],
 )  # fmt: skip
 def test_bad_tasks_are_refused(tmp_path, file, content, error, message):

@@ -13,6 +13,9 @@ COMMANDS = {
     "quickstart": "search a small multilingual corpus that ships with the package",
     "score": "explain how well passages match a query",
     "encode": "turn a JSON Lines file into embeddings on disk",
+    "index": "build a searchable index of a corpus",
+    "search": "search an index by any method, one query or many",
+    "tune-weights": "find the weights of hybrid search on judged queries",
     "convert": "convert, check, lengthen and shrink checkpoints",
     "info": "say what a model or a directory of embeddings is",
 }
@@ -39,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"m3jax {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command, summary in COMMANDS.items():
-        module = importlib.import_module(f"m3jax.cli.{command}")
+        module = importlib.import_module(f"m3jax.cli.{command.replace('-', '_')}")
         sub = commands.add_parser(
             command,
             help=summary,

@@ -30,6 +30,43 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
 
 
+def parse_weights(text: str | None, method: str):
+    """HeadWeights of `1,0.3,1`, of `1,0.3`, or of a benchmark's name; None for None."""
+    from m3jax.config import HeadWeights
+    from m3jax.search.fuse import PRESETS, preset
+
+    if text is None:
+        return None
+    if text in PRESETS:
+        return preset(text, method)
+    try:
+        dense, sparse, *rest = map(float, text.split(","))
+        (colbert,) = rest or [0.0]
+    except ValueError:
+        raise ValueError(
+            f"--weights needs numbers like 1,0.3,1 (dense,sparse,multi-vector) or one of "
+            f"{', '.join(PRESETS)}, got {text!r}"
+        ) from None
+    return HeadWeights(dense=dense, sparse=sparse, colbert=colbert)
+
+
+def open_for_search(options: argparse.Namespace):
+    """The index that --index names, with the model of --model where that is given."""
+    from m3jax.search.index import open_index
+
+    index = open_index(options.index, verify=True if options.verify else None)
+    if options.model:
+        options.pooling = options.pooling or index.manifest["config"]["pooling"]
+        index.use(
+            load_embedder(
+                options,
+                query_instruction=index.manifest["query_instruction"],
+                passage_instruction=index.manifest["passage_instruction"],
+            )
+        )
+    return index
+
+
 def load_embedder(options: argparse.Namespace, **more: Any):
     """The M3Embedder that the arguments of `add_model` describe."""
     import jax

@@ -13,7 +13,7 @@ from typing import Any
 from m3jax.evaluate.answers import plain
 from m3jax.evaluate.sources import Rows, open_rows
 from m3jax.evaluate.tasks import Protocol, QuerySet, Task, limit, make_task, read_tasks
-from m3jax.evaluate.trec import Qrels
+from m3jax.search.trec import Qrels
 from m3jax.text.records import Record
 
 PROTOCOLS = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m3jax.evaluate.trec import Qrels, read_qrels
+from m3jax.search.trec import Qrels, read_qrels
 from m3jax.text.records import Record, numbered_lines, parse_object, read_records
 
 log = logging.getLogger(__name__)

@@ -7,45 +7,14 @@ qrels   TREC, four columns: query, 0, document, grade; or BEIR's three with a he
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from m3jax.search.trec import Qrels
 from m3jax.text.records import numbered_lines
 
-Qrels = dict[str, dict[str, int]]  # query -> document -> grade; relevant from 1
 Run = dict[str, dict[str, float]]  # query -> document -> score
-Ranking = Sequence[tuple[str, float]]  # (document, score), best first
-
-
-def read_qrels(path: str | Path) -> Qrels:
-    """Grades by query and document, from a TREC file (4 columns) or BEIR's tsv (3, header line).
-
-    Raises FileNotFoundError, or ValueError naming file and line: another number of columns, a
-    grade that is no whole number, a pair judged twice with different grades.
-    """
-    qrels: Qrels = {}
-    for number, line in numbered_lines(str(path)):
-        fields = _fields(line)
-        if not fields or (number == 1 and len(fields) == 3 and not _is_whole(fields[2])):
-            continue
-        if len(fields) not in (3, 4):
-            raise ValueError(
-                f"{path}:{number}: expected 3 columns (query, document, grade) or TREC's 4, "
-                f"got {len(fields)}"
-            )
-        query, document, grade = fields[0], fields[-2], fields[-1]
-        if not _is_whole(grade):
-            raise ValueError(f"{path}:{number}: a grade must be a whole number, got {grade!r}")
-        known = qrels.setdefault(query, {})
-        if known.setdefault(document, int(float(grade))) != int(float(grade)):
-            raise ValueError(
-                f"{path}:{number}: {document!r} is judged twice for query {query!r}, as "
-                f"{known[document]} and {grade}"
-            )
-    if not qrels:
-        raise ValueError(f"{path} holds no judgement")
-    return qrels
 
 
 def read_run(path: str | Path) -> Run:
@@ -72,17 +41,6 @@ def read_run(path: str | Path) -> Run:
     if not run:
         raise ValueError(f"{path} holds no result")
     return run
-
-
-def write_run(path: str | Path, rankings: Iterable[tuple[str, Ranking]], tag: str) -> None:
-    """Writes (query, ranking) pairs as a TREC run, whole or not at all."""
-    tag = _word(tag or "m3jax", "a run's tag")
-    with writing(path) as stream:
-        for query, ranking in rankings:
-            _word(query, "a query's id")
-            for rank, (document, score) in enumerate(ranking, start=1):
-                _word(document, "a document's id")
-                stream.write(f"{query} Q0 {document} {rank} {score:.9g} {tag}\n")
 
 
 def write_qrels(path: str | Path, qrels: Qrels) -> None:
@@ -112,13 +70,6 @@ def _fields(line: str) -> list[str]:
     """Columns are set apart by tabs where there are any, else by white space."""
     line = line.strip("\r\n")
     return [f.strip() for f in line.split("\t")] if "\t" in line else line.split()
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        return float(text).is_integer()
-    except ValueError:
-        return False
 
 
 def _score(text: str, place: str) -> float:

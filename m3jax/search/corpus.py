@@ -75,7 +75,14 @@ def encode_corpus(
         shutil.rmtree(output / name, ignore_errors=True)  # written, but never entered
         with new_directory(output / name) as scratch:
             _write_shard(scratch, [record.id for record in batch], embeddings, dtype)
-        manifest["shards"].append({"name": name, "texts": len(batch), "digest": _digest(batch)})
+        manifest["shards"].append(
+            {
+                "name": name,
+                "texts": len(batch),
+                "digest": _digest(batch),
+                "files": file_digests(output / name),
+            }
+        )
         _write_manifest(output, manifest)
     manifest["complete"] = True
     _write_manifest(output, manifest)
@@ -91,6 +98,39 @@ def read_manifest(output: Path) -> dict[str, Any]:
     if manifest.get("format") != "m3jax-embeddings" or manifest.get("version") != VERSION:
         raise ValueError(f"{path} is not a version {VERSION} manifest of m3jax embeddings")
     return manifest
+
+
+def file_digests(folder: Path) -> dict[str, list[Any]]:
+    """{file name: [bytes, digest of its contents]} of a folder, in order."""
+    found: dict[str, list[Any]] = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        with open(path, "rb") as stream:
+            digest = hashlib.file_digest(stream, _new_digest).hexdigest()
+        found[path.name] = [path.stat().st_size, digest]
+    return found
+
+
+def check_files(folder: Path, files: dict[str, list[Any]], contents: bool) -> None:
+    """Raises ValueError that names a file which is missing or not as it was written.
+
+    Sizes always, `contents` too where asked for, which reads everything.
+    """
+    for name, (size, _) in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: the directory is damaged, make it again")
+        if path.stat().st_size != size:
+            raise ValueError(
+                f"{path} has {path.stat().st_size} bytes, not the {size} that were written: it is "
+                "damaged, make it again"
+            )
+    if contents and (now := file_digests(folder)):
+        for name, written in files.items():
+            if now[name] != written:
+                raise ValueError(
+                    f"{folder / name} has other contents than were written: it is damaged, make "
+                    "it again"
+                )
 
 
 def read_shards(output: Path) -> Iterator[tuple[list[str], Embeddings]]:
@@ -215,6 +255,10 @@ def _write_manifest(output: Path, manifest: dict[str, Any]) -> None:
     scratch = output / f".{MANIFEST}"
     scratch.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
     os.replace(scratch, output / MANIFEST)
+
+
+def _new_digest():
+    return hashlib.blake2b(digest_size=16)
 
 
 def _digest(records: list[Record]) -> str:

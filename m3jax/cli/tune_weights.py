@@ -1,0 +1,60 @@
+"""Find the weights of hybrid search on queries with relevance judgements.
+
+Maximises nDCG@10 of w1*dense + w2*sparse + w3*multi-vector over the candidates of the method: a
+grid over weights that add up to 1, then finer steps around the best. Judge the result on queries
+that it was not tuned on.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from m3jax.cli.options import add_model, open_for_search
+
+EXAMPLES = """\
+examples:
+  m3jax tune-weights --index INDEX --queries dev.jsonl --qrels qrels/dev.tsv
+  m3jax tune-weights --index INDEX --queries dev.jsonl --qrels dev.tsv --method dense+sparse \\
+      --output weights.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `tune-weights`."""
+    parser.add_argument("--index", required=True, metavar="INDEX", help="made by m3jax index")
+    add_model(parser, required=False)
+    parser.add_argument("--queries", required=True, metavar="FILE", help="FILE.jsonl[.gz]")
+    parser.add_argument("--qrels", required=True, metavar="FILE", help="BEIR's .tsv or TREC's")
+    parser.add_argument("--method", choices=("dense+sparse", "all"), default="all")
+    parser.add_argument("--output", metavar="JSON", help="also write the weights to a file")
+    parser.add_argument("--verify", action="store_true", help="read and check every file first")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the best weights beside the paper's."""
+    from m3jax.cli.search import read_queries
+    from m3jax.search.fuse import preset
+    from m3jax.search.methods import candidates, encode_queries
+    from m3jax.search.trec import read_qrels
+    from m3jax.search.tune import score_weights, tune_weights
+
+    qrels = read_qrels(options.qrels)
+    ids, texts = read_queries(options.queries)
+    index = open_for_search(options)
+    encoded = encode_queries(index, texts, [options.method])
+    found = candidates(index, encoded, options.method)
+    best = tune_weights(found, ids, index.ids, qrels)
+    judged = sum(any(grade > 0 for grade in qrels.get(query, {}).values()) for query in ids)
+    w = best.weights
+    print(f"{judged} of {len(ids)} queries are judged; {best.tried} weights tried")
+    for name in ("miracl", "mldr"):
+        known = preset(name, options.method)
+        ndcg = score_weights(found, ids, index.ids, qrels, known)
+        print(f"{name} weights  {known.dense:g},{known.sparse:g},{known.colbert:g}  "
+              f"nDCG@10 {ndcg:.4f}")  # fmt: skip
+    print(f"best  --weights {w.dense:.4g},{w.sparse:.4g},{w.colbert:.4g}  nDCG@10 {best.ndcg:.4f}")
+    if options.output:
+        values = {"method": options.method, "dense": w.dense, "sparse": w.sparse,
+                  "colbert": w.colbert, "ndcg_at_10": best.ndcg, "queries": judged}  # fmt: skip
+        Path(options.output).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    return 0

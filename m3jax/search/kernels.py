@@ -1,0 +1,152 @@
+"""Inner loops for CPUs, compiled by Numba. Import this where Numba is known to be installed.
+
+The functions carry no annotations: they are compiled from their arguments' types, and release
+the interpreter's lock. `fast` lets the compiler reorder sums, which makes them vector
+instructions; the order is the same for every row, so equal rows get equal scores.
+"""
+
+# pyright: reportArgumentType=false, reportIndexIssue=false
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+fast = {"reassoc", "nsz", "contract"}
+
+
+@intrinsic
+def _half(context, bits):
+    """The float32 of a float16 given as its 16 bits: Numba has no float16 on CPUs, LLVM has."""
+
+    def generate(context, builder, signature, arguments):
+        half = builder.bitcast(arguments[0], ir.HalfType())
+        return builder.fpext(half, ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@numba.njit(inline="always")
+def _same(number):
+    return np.float32(number)
+
+
+@numba.njit(inline="always")
+def _from_half(bits):
+    return _half(bits)  # pyright: ignore[reportCallIssue]
+
+
+def _make_dots(read):
+    @numba.njit(nogil=True, fastmath=fast)
+    def dots(values, rows, query, out):
+        """out[i] = <values[rows[i]], query> in float64."""
+        for i in range(rows.size):
+            row = values[rows[i]]
+            total = 0.0
+            for j in range(query.size):
+                total += np.float64(read(row[j])) * query[j]
+            out[i] = total
+
+    return dots
+
+
+def _make_maxsim(read):
+    @numba.njit(nogil=True, fastmath=fast)
+    def maxsim(values, scales, firsts, ends, query, count, out):
+        """out[n] = mean over the first `count` query vectors of max over rows of <row, vector>.
+
+        Four rows by four query vectors at a time; `query` has a multiple of four vectors.
+        """
+        zero = np.float32(0)
+        best = np.empty(query.shape[0], np.float32)
+        for n in range(firsts.size):
+            last = ends[n] - 1
+            best[:] = -np.inf
+            for r in range(firsts[n], ends[n], 4):
+                r1, r2, r3 = min(r + 1, last), min(r + 2, last), min(r + 3, last)
+                s0, s1, s2, s3 = scales[r], scales[r1], scales[r2], scales[r3]
+                for i in range(0, query.shape[0], 4):
+                    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
+                    c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = zero
+                    for j in range(query.shape[1]):
+                        w, x = read(values[r, j]), read(values[r1, j])
+                        y, z = read(values[r2, j]), read(values[r3, j])
+                        p, q, s, t = query[i, j], query[i + 1, j], query[i + 2, j], query[i + 3, j]
+                        a0, a1, a2, a3 = a0 + w * p, a1 + w * q, a2 + w * s, a3 + w * t
+                        b0, b1, b2, b3 = b0 + x * p, b1 + x * q, b2 + x * s, b3 + x * t
+                        c0, c1, c2, c3 = c0 + y * p, c1 + y * q, c2 + y * s, c3 + y * t
+                        d0, d1, d2, d3 = d0 + z * p, d1 + z * q, d2 + z * s, d3 + z * t
+                    best[i] = max(best[i], a0 * s0, b0 * s1, c0 * s2, d0 * s3)
+                    best[i + 1] = max(best[i + 1], a1 * s0, b1 * s1, c1 * s2, d1 * s3)
+                    best[i + 2] = max(best[i + 2], a2 * s0, b2 * s1, c2 * s2, d2 * s3)
+                    best[i + 3] = max(best[i + 3], a3 * s0, b3 * s1, c3 * s2, d3 * s3)
+            total = 0.0
+            for i in range(count):
+                total += best[i]
+            out[n] = total / count
+
+    return maxsim
+
+
+# float32 and int8 are read as they are, float16 through the view of its bits.
+dots, dots_half = _make_dots(_same), _make_dots(_from_half)
+maxsim, maxsim_half = _make_maxsim(_same), _make_maxsim(_from_half)
+
+
+@numba.njit(nogil=True)
+def lexical_top(starts, ends, factors, documents, weights, size, top_k, block):
+    """The documents with the `top_k` highest sums of factor * weight, more where they tie below.
+
+    Goes over the documents block by block, so that the sums stay in the cache, and adds in the
+    order of the terms, in float64. Returns (documents, scores), unsorted, in document order.
+    """
+    capacity = 2 * top_k + block
+    found = np.empty(capacity, np.int64)
+    scores = np.empty(capacity, np.float64)
+    sums = np.zeros(block, np.float64)
+    place = starts.copy()
+    count, least = 0, 0.0
+    for first in range(0, size, block):
+        end = min(first + block, size)
+        touched = False
+        for t in range(place.size):
+            p, stop, factor = place[t], ends[t], factors[t]
+            touched |= p < stop and documents[p] < end
+            while p < stop and documents[p] < end:
+                sums[documents[p] - first] += factor * weights[p]
+                p += 1
+            place[t] = p
+        if not touched:
+            continue
+        for i in range(end - first):
+            # An equal sum loses to those kept: they are earlier documents.
+            if sums[i] > least:
+                found[count], scores[count] = first + i, sums[i]
+                count += 1
+            sums[i] = 0.0
+        if count >= 2 * top_k:
+            least = np.sort(scores[:count])[count - top_k]
+            kept = 0
+            for i in range(count):
+                if scores[i] >= least:
+                    found[kept], scores[kept] = found[i], scores[i]
+                    kept += 1
+            count = kept
+            if count >= 2 * top_k:  # all of them tie at the cut: the earliest are enough
+                count = _cut_ties(found, scores, count, least, top_k)
+    return found[:count].copy(), scores[:count].copy()
+
+
+@numba.njit(nogil=True)
+def _cut_ties(found, scores, count, least, top_k):
+    above = 0
+    for i in range(count):
+        above += scores[i] > least
+    room, kept = top_k - above, 0
+    for i in range(count):
+        tie = scores[i] == least
+        if not tie or room > 0:
+            room -= tie
+            found[kept], scores[kept] = found[i], scores[i]
+            kept += 1
+    return kept

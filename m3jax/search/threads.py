@@ -1,0 +1,27 @@
+"""Work spread over threads, for functions that release the interpreter's lock."""
+
+import concurrent.futures
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+def have_numba() -> bool:
+    """Is the `search` extra's compiler installed?"""
+    return importlib.util.find_spec("numba") is not None
+
+
+def cores() -> int:
+    """CPU cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spread(function: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:
+    """[function(item) for each item], on all cores."""
+    if len(items) < 2 or cores() < 2:
+        return [function(item) for item in items]
+    with concurrent.futures.ThreadPoolExecutor(cores(), "m3jax-search") as pool:
+        return list(pool.map(function, items))
