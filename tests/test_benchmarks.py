@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from m3jax.evaluate import paper
 from m3jax.evaluate.answers import answer_recall, has_answer, plain
 from m3jax.evaluate.benchmarks import LANGUAGES, PROTOCOLS, load_tasks
 from m3jax.evaluate.tasks import read_tasks
@@ -111,7 +112,8 @@ def test_judgements_of_absent_documents_are_counted(tmp_path, caplog):
          ":2: query 'q0' stands"),
         ("queries.fr.jsonl.gz", '{"_id": "q0", "text": "x"}\n', FileNotFoundError,
          "test.fr.tsv is missing"),
-        ("qrels/test.tsv", HEADER + "q0\td0\n", ValueError, "test.tsv:2: expected `query document grade`"),
+        ("qrels/test.tsv", HEADER + "q0\td0\n", ValueError,
+         "test.tsv:2: expected `query document grade`"),
     ],
 )  # fmt: skip
 def test_bad_tasks_are_refused(tmp_path, file, content, error, message):
@@ -296,6 +298,17 @@ def test_wrong_names_are_explained(tmp_path, spec, options, message):
     named: Any = {k: str(tmp_path) if v == "EMPTY" else v for k, v in options.items()}
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         load_tasks(spec, **named)
+
+
+def test_the_papers_figures_agree_with_their_averages():
+    for method in paper.METHODS[1:]:
+        figures = [paper.of_task(f"miracl/{c}", "nDCG@10", method) for c in LANGUAGES["miracl"]]
+        assert np.mean([f for f in figures if f is not None]) == pytest.approx(
+            paper.average("miracl", "nDCG@10", method), abs=0.06
+        )
+    assert paper.of_task("narrativeqa", "nDCG@10", "all") == 61.7
+    assert paper.of_task("mldr/de", "nDCG@10", "all") is None  # only its average is here
+    assert paper.average("xquad", "nDCG@10", "all") is None
 
 
 def test_the_papers_languages_are_all_there():

@@ -20,7 +20,7 @@ AVERAGES: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("narrativeqa", "nDCG@10"): (None, 48.7, 57.5, 55.4, 60.1, 61.7),
 }
 
-_LANGUAGES: list[str] = "ar bn en es fa fi fr hi id ja ko ru sw te th zh de yo".split()
+LANGUAGES = tuple("ar bn en es fa fi fr hi id ja ko ru sw te th zh de yo".split())  # of MIRACL
 _MIRACL = {
     "dense": "78.4 80.0 56.9 56.1 60.9 78.6 58.3 59.5 56.1 72.8 69.9 70.1 78.7 86.2 82.6 62.7 56.7 "
     "81.8",
@@ -35,17 +35,18 @@ _MIRACL = {
 }
 
 
-def average(benchmark: str, measure: str, method: str) -> float | None:
+def average(name: str, measure: str, method: str) -> float | None:
     """The paper's average over languages; None where it has none."""
-    row = AVERAGES.get((benchmark, measure))
+    row = AVERAGES.get((name, measure))
     return row[METHODS.index(method)] if row and method in METHODS else None
 
 
-def of_task(task: str, measure: str, method: str) -> float | None:
+def of_task(name: str, measure: str, method: str) -> float | None:
     """The paper's figure for one task (miracl/de, narrativeqa); None where it has none here."""
-    benchmark, _, language = task.partition("/")
+    benchmark, _, language = name.partition("/")
     if not language:
-        return average(task, measure, method)
+        return average(name, measure, method)
     if (benchmark, measure) != ("miracl", "nDCG@10") or method not in _MIRACL:
         return None
-    return dict(zip(_LANGUAGES, map(float, _MIRACL[method].split()), strict=True)).get(language)
+    figures = map(float, _MIRACL[method].split())
+    return {str(code): value for code, value in zip(LANGUAGES, figures, strict=True)}.get(language)

@@ -4,7 +4,9 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
+from pathlib import Path
 from typing import Any
 
 from m3jax.config import HeadWeights
@@ -19,6 +21,11 @@ PACKAGES = ("m3jax", "jax", "flax", "numpy", "transformers", "bm25s", "ir-measur
             "pytrec-eval-terrier")  # fmt: skip
 
 
+# As tables and plots show them.
+METHOD_NAMES = {"bm25": "BM25", "dense": "Dense", "sparse": "Sparse", "multivector": "Multi-vector",
+                "dense+sparse": "Dense+Sparse", "all": "All"}  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a user may change of the protocol; None: what the benchmark says."""
@@ -26,7 +33,7 @@ class Settings:
     methods: tuple[str, ...] = methods.METHODS
     top_k: int = 1000  # documents a query that are measured
     depths: Depths = Depths()
-    weights: HeadWeights | None = None  # of the fused methods; None: the benchmark's preset
+    weights: HeadWeights | str | None = None  # of the fused methods, or a preset; None: the task's
     fusion: str = "weighted"
     bm25_terms: str = "tokens"
     query_length: int | None = None
@@ -74,11 +81,11 @@ def circumstances(embedder: M3Embedder | None) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    machine = f"{platform.system()} {platform.machine()}, {jax.device_count()} x "
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return {
         "model": embedder.encoder.model.source if embedder else None,
         "versions": versions,
-        "machine": machine + jax.devices()[0].device_kind,
+        "machine": f"{_processor()}, {_cores()} cores, {devices}",
     }
 
 
@@ -111,7 +118,11 @@ def protocol_of(
     """
     protocol: dict[str, Any] = {
         "corpus": {"documents": len(task.document_ids), "hash": task.digest},
-        "queries": {"number": len(queries.ids), "hash": _hash(queries)},
+        "queries": {
+            "number": len(queries.ids),
+            "sampled_from": queries.sampled_from,
+            "hash": _hash(queries),
+        },
         "title_join": task.protocol.title_join,
         "judged_by": task.protocol.judged_by,
         "measures": measures_of(task, settings),
@@ -135,9 +146,24 @@ def protocol_of(
         "depths": dataclasses.asdict(settings.depths),
     }
     if method in ("dense+sparse", "all"):
-        weights = settings.weights or fuse.preset(task.protocol.weights, method)
+        weights = settings.weights or task.protocol.weights
+        weights = fuse.preset(weights, method) if isinstance(weights, str) else weights
         protocol |= {"weights": dataclasses.asdict(weights), "fusion": settings.fusion}
     return protocol
+
+
+def _cores() -> int:
+    """The cores this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # Linux has it, macOS has not
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    names = Path("/proc/cpuinfo")
+    lines = names.read_text(encoding="utf-8").splitlines() if names.is_file() else []
+    found = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return found[0] if found else f"{platform.system()} {platform.machine()}"
 
 
 def _hash(queries: QuerySet) -> str:

@@ -82,7 +82,7 @@ def _evaluate_task(
             )
             path = results.path_of(output, task.name, queries.name, method, protocol)
             result = results.read(path)
-            if result is None:
+            if result is None or (settings.save_runs and not _run_of(path).is_file()):
                 missing.append((method, path, protocol | around))
             else:
                 yield result, True
@@ -150,10 +150,14 @@ def _measure(
         seconds=round(seconds, 3),
     )
     if settings.save_runs:
-        run = path.parent.parent / "runs" / f"{path.stem}.trec"
-        write_run(run, queries.ids, index.ids, everything, f"m3jax-{method}")
+        write_run(_run_of(path), queries.ids, index.ids, everything, f"m3jax-{method}")
     results.write(path, result)
     return result
+
+
+def _run_of(path: Path) -> Path:
+    """Where the run of a result lies."""
+    return path.parent.parent / "runs" / f"{path.stem}.trec"
 
 
 def _search(
@@ -195,13 +199,14 @@ def _values(
     numbers = [documents.tolist() for documents in hits.documents]
     if task.protocol.judged_by == "answers":
         assert queries.answers is not None
+        documents: Any = index.documents
         return answer_recall(
             dict(zip(ids, numbers, strict=True)),
             {query: queries.answers[query] for query in ids},
-            lambda number: index.documents[number].text,
+            lambda number: documents[number].text,
             [int(name.removeprefix("Recall@")) for name in names],
         )
-    document_ids = index.ids
+    document_ids: Any = index.ids
     run = as_run(
         (query, [document_ids[d] for d in documents])
         for query, documents in zip(ids, numbers, strict=True)

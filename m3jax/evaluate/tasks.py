@@ -45,6 +45,7 @@ class QuerySet:
     languages: list[str]  # of each query
     qrels: Qrels
     answers: dict[str, list[str]] | None = None  # query -> accepted answers
+    sampled_from: int | None = None  # judged queries there were, where these are a sample
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,6 +160,7 @@ def limit(query_set: QuerySet, count: int | None, seed: int = 0) -> QuerySet:
     return dataclasses.replace(
         query_set,
         ids=ids,
+        sampled_from=len(query_set.ids),
         texts=[query_set.texts[i] for i in kept],
         languages=[query_set.languages[i] for i in kept],
         qrels={i: query_set.qrels[i] for i in ids if i in query_set.qrels},
