@@ -85,11 +85,8 @@ def build(
         (scores["data"], scores["indices"], scores["indptr"]),
         shape=(len(documents), len(scores["indptr"]) - 1),
     )
-    matrix.sort_indices()
-    offsets = matrix.indptr.astype(np.int64)
-    postings = matrix.indices.astype(np.int32)
-    index = InvertedIndex(offsets, postings, matrix.data.astype(np.float32), None, len(documents))
-    return Bm25(index, words, tokenizer)
+    rows = scipy.sparse.csr_array(matrix.astype(np.float32))
+    return Bm25(sparse.build(lambda: [rows]), words, tokenizer)
 
 
 def save(bm25: Bm25, output: Path) -> None:

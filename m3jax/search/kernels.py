@@ -5,7 +5,9 @@ the interpreter's lock. `fast` lets the compiler reorder sums, which makes them 
 instructions; the order is the same for every row, so equal rows get equal scores.
 """
 
-# pyright: reportArgumentType=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportIndexIssue=false, reportRedeclaration=false
+import inspect
+
 import numba
 import numpy as np
 from llvmlite import ir
@@ -15,7 +17,11 @@ from numba.extending import intrinsic
 fast = {"reassoc", "nsz", "contract"}
 
 
-@intrinsic
+def compiled(**options):
+    """numba.njit of a function as it was written, whatever has been wrapped around it since."""
+    return lambda function: numba.njit(nogil=True, **options)(inspect.unwrap(function))
+
+
 def _half(context, bits):
     """The float32 of a float16 given as its 16 bits: Numba has no float16 on CPUs, LLVM has."""
 
@@ -26,18 +32,21 @@ def _half(context, bits):
     return types.float32(types.uint16), generate
 
 
-@numba.njit(inline="always")
+_half = intrinsic(inspect.unwrap(_half))
+
+
+@compiled(inline="always")
 def _same(number):
     return np.float32(number)
 
 
-@numba.njit(inline="always")
+@compiled(inline="always")
 def _from_half(bits):
     return _half(bits)  # pyright: ignore[reportCallIssue]
 
 
 def _make_dots(read):
-    @numba.njit(nogil=True, fastmath=fast)
+    @compiled(fastmath=fast)
     def dots(values, rows, query, out):
         """out[i] = <values[rows[i]], query> in float64."""
         for i in range(rows.size):
@@ -51,7 +60,7 @@ def _make_dots(read):
 
 
 def _make_maxsim(read):
-    @numba.njit(nogil=True, fastmath=fast)
+    @compiled(fastmath=fast)
     def maxsim(values, scales, firsts, ends, query, count, out):
         """out[n] = mean over the first `count` query vectors of max over rows of <row, vector>.
 
@@ -93,59 +102,88 @@ dots, dots_half = _make_dots(_same), _make_dots(_from_half)
 maxsim, maxsim_half = _make_maxsim(_same), _make_maxsim(_from_half)
 
 
-@numba.njit(nogil=True)
-def lexical_top(starts, ends, factors, documents, weights, size, top_k, block):
-    """The documents with the `top_k` highest sums of factor * weight, more where they tie below.
+@compiled()
+def lexical_top(starts, ends, factors, bounds, documents, weights, size, top_k, block):
+    """The documents with the `top_k` highest sums of factor * weight over the terms, float64.
 
-    Goes over the documents block by block, so that the sums stay in the cache, and adds in the
-    order of the terms, in float64. Returns (documents, scores), unsorted, in document order.
+    `bounds` are the terms' highest products. Goes over the documents block by block, so that the
+    sums stay in the cache. Terms that together cannot lift a document to the `top_k`-th score so
+    far are left out [Turtle and Flood 1995, MaxScore]; what the others leave possible is scored
+    again in full. Every score returned is added up in the order of the terms.
+
+    Returns (documents, scores) in document order: the best and some more.
     """
-    capacity = 2 * top_k + block
-    found = np.empty(capacity, np.int64)
-    scores = np.empty(capacity, np.float64)
+    found = np.empty(2 * top_k + block, np.int64)
+    scores = np.empty(2 * top_k + block, np.float64)
     sums = np.zeros(block, np.float64)
-    place = starts.copy()
-    count, least = 0, 0.0
+    place, stop = starts.copy(), starts.copy()
+    order = np.argsort(bounds)
+    below = np.cumsum(bounds[order]) * (1 + 1e-12)  # what the terms up to here can add
+    needed = np.ones(starts.size, np.bool_)
+    count, least, spare, left_out = 0, 0.0, 0.0, 0
     for first in range(0, size, block):
         end = min(first + block, size)
+        while left_out < order.size and below[left_out] <= least:
+            spare = below[left_out]
+            needed[order[left_out]] = False
+            left_out += 1
         touched = False
-        for t in range(place.size):
-            p, stop, factor = place[t], ends[t], factors[t]
-            touched |= p < stop and documents[p] < end
-            while p < stop and documents[p] < end:
-                sums[documents[p] - first] += factor * weights[p]
-                p += 1
-            place[t] = p
+        for t in range(starts.size):
+            place[t] = stop[t]
+            stop[t] = _first_at(documents, place[t], ends[t], end)
+            if needed[t]:
+                touched |= place[t] < stop[t]
+                for p in range(place[t], stop[t]):
+                    sums[documents[p] - first] += factors[t] * weights[p]
         if not touched:
             continue
         for i in range(end - first):
-            # An equal sum loses to those kept: they are earlier documents.
-            if sums[i] > least:
-                found[count], scores[count] = first + i, sums[i]
-                count += 1
+            total = sums[i]
             sums[i] = 0.0
+            # An equal sum loses to those kept: they are earlier documents.
+            if total > 0 and total + spare > least:
+                if left_out:
+                    total = _sum_at(place, stop, factors, documents, weights, first + i)
+                if total > least:
+                    found[count], scores[count] = first + i, total
+                    count += 1
         if count >= 2 * top_k:
-            least = np.sort(scores[:count])[count - top_k]
-            kept = 0
-            for i in range(count):
-                if scores[i] >= least:
-                    found[kept], scores[kept] = found[i], scores[i]
-                    kept += 1
-            count = kept
-            if count >= 2 * top_k:  # all of them tie at the cut: the earliest are enough
-                count = _cut_ties(found, scores, count, least, top_k)
+            least = np.partition(scores[:count], count - top_k)[count - top_k]
+            count = _keep_best(found, scores, count, least, top_k)
     return found[:count].copy(), scores[:count].copy()
 
 
-@numba.njit(nogil=True)
-def _cut_ties(found, scores, count, least, top_k):
-    above = 0
+@compiled(inline="always")
+def _first_at(documents, low, high, document):
+    """The place of the first posting at or behind `document`."""
+    while low < high:
+        middle = (low + high) // 2
+        if documents[middle] < document:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled()
+def _sum_at(place, stop, factors, documents, weights, document):
+    total = 0.0
+    for t in range(place.size):
+        p = _first_at(documents, place[t], stop[t], document)
+        if p < stop[t] and documents[p] == document:
+            total += factors[t] * weights[p]
+    return total
+
+
+@compiled()
+def _keep_best(found, scores, count, least, top_k):
+    """Keeps the `top_k`, of those that tie with the last the earliest; returns their number."""
+    room, kept = top_k, 0
     for i in range(count):
-        above += scores[i] > least
-    room, kept = top_k - above, 0
+        room -= scores[i] > least
     for i in range(count):
         tie = scores[i] == least
-        if not tie or room > 0:
+        if scores[i] > least or (tie and room > 0):
             room -= tie
             found[kept], scores[kept] = found[i], scores[i]
             kept += 1

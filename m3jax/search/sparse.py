@@ -9,6 +9,7 @@ Documents that share no token with the query score 0 and are not returned.
     DIRECTORY/offsets.npy     int64 [v + 1]: the postings of token t are offsets[t]..offsets[t + 1]
              /documents.npy   int32 [r], ascending within a token
              /weights.npy     float32 [r], or uint8 codes with scales.npy float32 [v]
+             /largest.npy     [v]: the largest of them of each token
              /size.npy        n
 
 v  vocabulary    r  postings    n  documents    q  queries
@@ -38,13 +39,8 @@ class InvertedIndex:
     documents: Int[np.ndarray, " r"]
     weights: Num[np.ndarray, " r"]
     scales: Float[np.ndarray, " v"] | None  # weight = scale of the token * code
+    largest: Num[np.ndarray, " v"]  # of the stored weights of each token: what pruning rests on
     size: int  # n
-
-    def postings(self, token: int) -> tuple[np.ndarray, np.ndarray]:
-        """(documents, weights in float64) of one token."""
-        a, b = self.offsets[token], self.offsets[token + 1]
-        weights = self.weights[a:b].astype(np.float64)
-        return self.documents[a:b], weights * (1.0 if self.scales is None else self.scales[token])
 
 
 def build(
@@ -84,22 +80,22 @@ def save(index: InvertedIndex, output: Path) -> None:
 def load(directory: Path) -> InvertedIndex:
     """The index in `directory`, its postings memory-mapped; ValueError where files disagree."""
     parts = {}
-    for name in ("offsets", "documents", "weights", "size"):
+    for name in ("offsets", "documents", "weights", "largest", "size"):
         if not (directory / f"{name}.npy").is_file():
             raise FileNotFoundError(f"{directory} has no {name}.npy: not a whole inverted index")
         mode = "r" if name in ("documents", "weights") else None
         parts[name] = np.load(directory / f"{name}.npy", mmap_mode=mode)
+    if not parts["offsets"][-1] == len(parts["documents"]) == len(parts["weights"]):
+        raise ValueError(f"{directory} is damaged: its files do not belong together")
     scales = directory / "scales.npy"
-    index = InvertedIndex(
+    return InvertedIndex(
         parts["offsets"],
         np.asarray(parts["documents"]),
         np.asarray(parts["weights"]),
         np.load(scales) if scales.is_file() else None,
+        parts["largest"],
         int(parts["size"]),
     )
-    if not index.offsets[-1] == len(index.documents) == len(index.weights):
-        raise ValueError(f"{directory} is damaged: its files do not belong together")
-    return index
 
 
 def search(
@@ -136,7 +132,7 @@ def scores_at(
     """The float64 scores of one query with some documents, 0 where they share nothing."""
     total = np.zeros(len(documents), np.float64)
     for token, factor in zip(*_factors(queries, number, index), strict=True):
-        total += factor * _weights_at(index, token, documents)
+        total += factor * _weights_at(index, int(token), documents)
     return total
 
 
@@ -147,7 +143,7 @@ def matches(
     row = _row(queries, number)
     shared = []
     for token, weight in zip(*row, strict=True):
-        (code,) = _weights_at(index, token, np.array([document]))
+        (code,) = _weights_at(index, int(token), np.array([document]))
         scale = 1.0 if index.scales is None else float(index.scales[token])
         if code:
             shared.append((int(token), float(weight), float(code) * scale))
@@ -175,6 +171,8 @@ def _factors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(tokens ascending, what each token's stored weights are multiplied by, float64)."""
     tokens, weights = _row(queries, number)
+    if len(weights) and not weights.min() >= 0:
+        raise ValueError("lexical weights of a query must be 0 or more")
     factors = weights.astype(np.float64)
     if index.scales is not None:
         factors = factors * index.scales[tokens].astype(np.float64)
@@ -197,8 +195,9 @@ def _numba_best(
     from m3jax.search import kernels
 
     starts, ends = index.offsets[tokens], index.offsets[tokens + 1]
+    bounds = factors * index.largest[tokens].astype(np.float64)
     return kernels.lexical_top(
-        starts, ends, factors, index.documents, index.weights, index.size, top_k, BLOCK
+        starts, ends, factors, bounds, index.documents, index.weights, index.size, top_k, BLOCK
     )
 
 
@@ -230,9 +229,10 @@ def _fill(
         if not len(counts):
             counts = np.zeros(width_of(matrix), np.int64)
             largest = np.zeros(width_of(matrix), np.float32)
+        if len(matrix.data) and not matrix.data.min() >= 0:
+            raise ValueError("lexical weights must be 0 or more")
         counts += np.bincount(matrix.indices, minlength=len(counts))
-        if bits == 8:
-            np.maximum.at(largest, matrix.indices, matrix.data)
+        np.maximum.at(largest, matrix.indices, matrix.data)
         size += height_of(matrix)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     scales = np.where(largest > 0, largest / np.float32(255), np.float32(1))
@@ -251,11 +251,14 @@ def _fill(
         documents[place], weights[place] = columns.indices + first, values
         cursor += heights
         first += height_of(matrix)
-    return InvertedIndex(offsets, documents, weights, scales if bits == 8 else None, size)
+    if bits == 8:
+        codes = np.rint(largest / scales).astype(np.uint8)
+        return InvertedIndex(offsets, documents, weights, scales, codes, size)
+    return InvertedIndex(offsets, documents, weights, None, largest, size)
 
 
 def _write(directory: Path, index: InvertedIndex) -> None:
-    for name in ("offsets", "documents", "weights", "scales"):
+    for name in ("offsets", "documents", "weights", "scales", "largest"):
         array = getattr(index, name)
         if isinstance(array, np.memmap):
             array.flush()

@@ -1,6 +1,7 @@
 """Work spread over threads, for functions that release the interpreter's lock."""
 
 import concurrent.futures
+import functools
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -20,8 +21,12 @@ def cores() -> int:
 
 
 def spread(function: Callable[[Item], Any], items: Sequence[Item]) -> list[Any]:
-    """[function(item) for each item], on all cores."""
+    """[function(item) for each item], on all cores; `function` must not call `spread` itself."""
     if len(items) < 2 or cores() < 2:
         return [function(item) for item in items]
-    with concurrent.futures.ThreadPoolExecutor(cores(), "m3jax-search") as pool:
-        return list(pool.map(function, items))
+    return list(_pool().map(function, items))
+
+
+@functools.cache
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(cores(), "m3jax-search")

@@ -1,0 +1,202 @@
+"""Exact search beside what else one would use, in one run: times and their ratios.
+
+    python experiments/benchmarks/search.py
+
+Sparse: top 100 of 1 million documents of about 100 tokens, Zipf over 250,002, queries of 12;
+beside SciPy's CSR product with the transposed matrix already made, and beside the reference's
+loop over Python dictionaries, timed on 2,000 documents and scaled to all. Multi-vector: 200
+candidates of about 128 vectors of width 1024, queries of 12 and 32; beside the reference's
+colbert_score, one pair after another in PyTorch, on float32. Dense: 262,144 documents of width
+1024; beside the bare product in blocks, its output memory reused, and beside FAISS.
+
+Medians of interleaved repeats, milliseconds a query. Writes experiments/results/search.{json,png}.
+"""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import scipy.sparse
+import torch
+
+from m3jax.search import colbert, dense, sparse
+from m3jax.search.embeddings import to_int8
+from m3jax.search.vectors import BLOCK, RaggedRows, Rows, as_rows
+
+RESULTS = Path(__file__).parents[1] / "results"
+DOCUMENTS, VOCAB, SHARD, TERMS, TOP = 1_000_000, 250_002, 50_000, 12, 100
+rng = np.random.default_rng(0)
+
+
+def milliseconds(calls: dict[str, Callable[[], Any]], repeats: int, queries: int = 1) -> dict:
+    """Medians of several calls, measured in turn so that a busy moment meets all of them."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()  # compiles, touches memory
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            taken[name].append(1000 * (time.perf_counter() - start) / queries)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def zipf_rows(texts: int, tokens: int) -> scipy.sparse.csr_array:
+    """Texts of `tokens` draws from Zipf's law, repeats merged; rarer tokens weigh more."""
+    share = np.cumsum(1 / np.arange(1, VOCAB + 1))
+    ids = np.searchsorted(share, rng.random((texts, tokens)) * share[-1]).astype(np.int32)
+    ids.sort(axis=1)
+    new = np.ones(ids.shape, bool)
+    new[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    weights = (0.02 + 0.02 * np.log2(2 + ids[new])) * rng.uniform(0.5, 1.5, new.sum())
+    ends = np.concatenate([[0], np.cumsum(new.sum(axis=1))])
+    values = (weights.astype(np.float32), ids[new], ends)
+    return scipy.sparse.csr_array(values, shape=(texts, VOCAB))
+
+
+def dictionary_loop(query: dict[str, float], documents: list[dict[str, float]]) -> list[float]:
+    """The reference's compute_lexical_matching_score, document by document."""
+    scores = []
+    for document in documents:
+        score = 0.0
+        for token, weight in query.items():
+            if token in document:
+                score += weight * document[token]
+        scores.append(score)
+    return scores
+
+
+def measure_sparse() -> dict[str, Any]:
+    """One query at a time on one thread; `m3jax batch`: all queries over all cores."""
+    shards = [zipf_rows(SHARD, 125) for _ in range(DOCUMENTS // SHARD)]
+    postings = sum(shard.nnz for shard in shards)
+    index = sparse.build(lambda: shards)
+    some = [{str(t): float(w) for t, w in zip(shards[0].indices[a:b], shards[0].data[a:b],
+             strict=True)} for a, b in zip(shards[0].indptr[:2000], shards[0].indptr[1:2001],
+                                           strict=True)]  # fmt: skip
+    del shards
+    transposed = scipy.sparse.csr_array(
+        (index.weights, index.documents, index.offsets), shape=(VOCAB, DOCUMENTS)
+    )
+    queries = zipf_rows(16, TERMS)
+    rows = [queries[[i]] for i in range(16)]
+    row = {str(t): float(w) for t, w in zip(rows[0].indices, rows[0].data, strict=True)}
+
+    def product() -> None:
+        for query in rows:
+            scores = query @ transposed
+            best = np.argpartition(-scores.data, TOP)[:TOP]
+            scores.indices[best[np.argsort(-scores.data[best])]]
+
+    times = milliseconds({
+        "m3jax": lambda: [sparse.search(q, index, TOP, engine="numba") for q in rows],
+        "m3jax without Numba": lambda: [sparse.search(q, index, TOP, engine="scipy") for q in rows],
+        "m3jax batch": lambda: sparse.search(queries, index, TOP),
+        "SciPy CSR product": product,
+    }, 5, len(rows))  # fmt: skip
+    loop = milliseconds({"loop": lambda: dictionary_loop(row, some)}, 5)["loop"]
+    times["Python dictionaries (scaled)"] = loop * DOCUMENTS / len(some)
+    return {"documents": DOCUMENTS, "tokens a document": postings / DOCUMENTS, "ms": times}
+
+
+def measure_colbert(vectors: int) -> dict[str, Any]:
+    """200 candidates of one query."""
+    lengths = rng.integers(64, 193, 1000)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = rng.standard_normal((int(offsets[-1]), 1024), dtype=np.float32)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    query = values[rng.integers(0, len(values), vectors)]
+    codes, scales = to_int8(values)
+    stores = {"float32": as_rows(values), "float16": as_rows(values.astype(np.float16)),
+              "int8": Rows((codes,), (scales,))}  # fmt: skip
+    numbers = rng.permutation(1000)[:200]
+
+    def reference() -> list[float]:
+        scores = []
+        for i in numbers:
+            q = torch.from_numpy(query)
+            p = torch.from_numpy(values[offsets[i] : offsets[i + 1]])
+            best, _ = torch.einsum("in,jn->ij", q, p).max(-1)
+            scores.append(float(torch.sum(best) / q.size(0)))
+        return scores
+
+    def ranking(store: Rows) -> Callable[[], Any]:
+        ragged = RaggedRows(store, (offsets,))
+        return lambda: colbert.rerank([query], ragged, [numbers], 200)
+
+    calls = {f"m3jax {name}": ranking(store) for name, store in stores.items()}
+    return {"ms": milliseconds(calls | {"PyTorch pairs": reference}, 15)}
+
+
+def measure_dense(documents: Rows, queries: np.ndarray, top_k: int) -> dict[str, Any]:
+    """Exact search, the product alone, FAISS."""
+    (values,) = documents.parts
+    out = np.empty((len(queries), BLOCK), np.float32)
+
+    def product() -> None:
+        for start in range(0, len(values), BLOCK):
+            np.matmul(queries, values[start : start + BLOCK].T, out=out)
+
+    calls = {
+        "m3jax": lambda: dense.search(queries, documents, top_k),
+        "bare product": product,
+        "FAISS": lambda: faiss.knn(queries, values, top_k, metric=faiss.METRIC_INNER_PRODUCT),
+    }
+    times = milliseconds(calls, 7, len(queries))
+    return {"ms": times, "over bare product": times["m3jax"] / times["bare product"]}
+
+
+def plot(result: dict[str, Any]) -> None:
+    """A bar for each way, logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(result), figsize=(4.2 * len(result), 3), layout="constrained"
+    )
+    for axis, (name, entry) in zip(axes, result.items(), strict=True):
+        names = list(entry["ms"])
+        axis.barh(names[::-1], [entry["ms"][n] for n in names[::-1]])
+        axis.set(xscale="log", title=name, xlabel="ms a query")
+    figure.savefig(RESULTS / "search.png", dpi=100)
+
+
+def main() -> None:
+    """Measures, prints, writes."""
+    result = {"sparse, top 100 of 1M": measure_sparse()}
+    for vectors in (12, 32):
+        result[f"200 candidates, {vectors} vectors"] = measure_colbert(vectors)
+    values = rng.standard_normal((262_144, 1024), dtype=np.float32)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    documents = as_rows(values)
+    for count, top_k in ((64, 100), (64, 1000), (1, 100)):
+        entry = measure_dense(documents, values[:count] * np.float32(0.9), top_k)
+        result[f"dense, {count} queries, top {top_k}"] = entry
+    for name, entry in result.items():
+        ours = entry["ms"].get("m3jax", entry["ms"].get("m3jax float32"))
+        for way, ms in entry["ms"].items():
+            print(f"{name:30} {way:30} {ms:12.3f} ms  {ms / ours:10.2f}")
+    plot(result)
+    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {_processor()}"
+    text = json.dumps({"machine": machine, "ways": result}, indent=1)
+    (RESULTS / "search.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    lines = (
+        Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    )
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    main()

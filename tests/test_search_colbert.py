@@ -1,0 +1,83 @@
+"""Late interaction over ragged vectors equals the definition, and ranks as float64 does."""
+
+import brute
+import numpy as np
+import pytest
+
+from m3jax.search import colbert
+from m3jax.search.embeddings import to_int8
+from m3jax.search.vectors import RaggedRows, Rows
+
+ENGINES = ("numba", "numpy", "jax")
+
+
+def ragged(seed=0, documents=60, width=20, dtype="float32"):
+    """Documents of 0 to 12 vectors in two parts, and each as a float64 matrix."""
+    rng = np.random.default_rng(seed)
+    parts, scales, offsets, matrices = [], [], [], []
+    for count in (documents // 3, documents - documents // 3):
+        heights = rng.integers(0, 13, count)
+        ends = np.concatenate([[0], np.cumsum(heights)])
+        values = rng.standard_normal((ends[-1], width)).astype(np.float32)
+        values, scale = to_int8(values) if dtype == "int8" else (values.astype(dtype), None)
+        exact = brute.wide(values, scale)
+        matrices += [exact[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        parts.append(values)
+        scales.append(scale)
+        offsets.append(ends)
+    return RaggedRows(Rows(tuple(parts), tuple(scales)), tuple(offsets)), matrices
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_scores_are_the_mean_of_the_best_matches(engine, dtype):
+    store, matrices = ragged(dtype=dtype)
+    rng = np.random.default_rng(1)
+    numbers = rng.permutation(60)[:50]
+    for count in (1, 3, 4, 9, 40):
+        query = rng.standard_normal((count, 20)).astype(np.float32)
+        exact = np.array([brute.late(query, matrices[i]) for i in numbers])
+        got = colbert.scores_at(query, store, numbers, engine=engine)
+        assert np.abs(got - exact).max() <= colbert.error_bound(query, store)
+        np.testing.assert_allclose(
+            colbert.exact_scores_at(query, store, numbers), exact, rtol=1e-12
+        )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rankings_are_those_of_float64(engine):
+    """Half of the candidates are copies or all but copies of others."""
+    rng = np.random.default_rng(3)
+    base = [rng.standard_normal((int(n), 64)) for n in rng.integers(1, 9, 30)]
+    copies = [m + 1e-7 * rng.standard_normal(m.shape) for m in base[:20]] + base[20:]
+    matrices = [m.astype(np.float32) for m in base + copies]
+    offsets = np.concatenate([[0], np.cumsum([len(m) for m in matrices])])
+    store = RaggedRows(Rows((np.concatenate(matrices),), (None,)), (offsets,))
+    queries = [rng.standard_normal((n, 64)).astype(np.float32) for n in (5, 8)]
+    everything = np.arange(60)
+    for top_k in (60, 7):
+        hits = colbert.rerank(queries, store, [everything, everything[::-1]], top_k, engine=engine)
+        for query, found in zip(queries, hits.documents, strict=True):
+            exact = np.array([brute.late(query, m) for m in matrices])
+            np.testing.assert_array_equal(found, brute.top(exact, top_k))
+
+
+def test_jax_compiles_few_shapes():
+    rng = np.random.default_rng(0)
+    store, _ = ragged(seed=5)
+    colbert._late_interaction.clear_cache()
+    for count in range(1, 31):
+        query = rng.standard_normal((count, 20)).astype(np.float32)
+        colbert.scores_at(query, store, rng.permutation(60)[: 2 * count], engine="jax")
+    assert colbert._late_interaction._cache_size() == 1
+
+
+def test_nothing_to_match_and_bad_input():
+    store, _ = ragged()
+    query = np.ones((2, 20), np.float32)
+    assert colbert.scores_at(query[:0], store, np.arange(3)).tolist() == [0, 0, 0]
+    assert len(colbert.scores_at(query, store, np.zeros(0, np.int64))) == 0
+    with pytest.raises(ValueError, match="width 3 against 20"):
+        colbert.scores_at(np.ones((2, 3), np.float32), store, np.arange(3))
+    with pytest.raises(ValueError, match="engine must be one of"):
+        colbert.scores_at(query, store, np.arange(3), engine="magic")
