@@ -152,10 +152,15 @@ def test_miracl_from_its_published_files(tmp_path):
     write(corpus / "docs-1.jsonl.gz", [{"docid": "7#2", "title": "", "text": "Mlima."}])
     files = tmp_path / "miracl" / "miracl-v1.0-sw"
     write(files / "topics" / "topics.miracl-v1.0-sw-dev.tsv", "12\tZiwa gani?\n13\tNani?\n")
-    write(files / "qrels" / "qrels.miracl-v1.0-sw-dev.tsv", "12\tQ0\t5#0\t1\n12\tQ0\t7#2\t0\n")
+    write(
+        files / "qrels" / "qrels.miracl-v1.0-sw-dev.tsv",
+        "12\tQ0\t5#0\t1\n12\tQ0\t7#2\t0\n14\tQ0\t9#9\t1\n",
+    )
     (task,) = load_tasks("miracl/sw", data=str(tmp_path))
     assert [tuple(r[:2]) for r in task.documents()] == [("5#0", "Ziwa Maji."), ("7#2", "Mlima.")]
-    assert task.query_sets[0].qrels == {"12": {"5#0": 1, "7#2": 0}}
+    assert task.query_sets[0].qrels == {"12": {"5#0": 1, "7#2": 0}, "14": {"9#9": 1}}
+    assert "name 1 documents that the corpus has not, such as '9#9'" in task.warnings[0]
+    assert "1 judged queries have no text; they count 0" in task.warnings[1]
     assert (task.query_sets[0].ids, task.query_sets[0].texts) == (["12"], ["Ziwa gani?"])
     assert task.protocol.passage_length == 512 and task.protocol.weights == "miracl"
     assert (task.name, task.family, task.query_sets[0].language) == ("miracl/sw", "miracl", "sw")

@@ -102,12 +102,10 @@ def test_rankings_and_averages_are_those_of_brute_force(tiny, tmp_path):
     tasks = read_tasks(tmp_path / "tasks")
     settings = Settings(depths=Depths(rerank=5))
     results = evaluate(tiny, tasks, tmp_path / "out", settings)
-    documents = tiny.encoder.encode_chunk(DOCUMENTS, ("dense", "sparse", "colbert"))
+    (documents,) = tiny.encode_stream(DOCUMENTS)
     for task in tasks:
         for queries in task.query_sets:
-            scores = scan(
-                tiny.encoder.encode_chunk(queries.texts, ("dense", "sparse", "colbert")), documents
-            )
+            scores = scan(next(tiny.encode_stream(queries.texts)), documents)
             dense_top = [top(row, 5) for row in scores["dense"]]
             orders = {
                 "dense": [top(row, 99) for row in scores["dense"]],

@@ -8,10 +8,12 @@ each other. An answer without any token matches nothing.
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import regex
 
 _TOKENS = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
+_SPACES = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")  # and control characters
 _GAP = "\x1f"  # a control character: never inside a token
 _PLAIN = {ord(c): "-" for c in "‐‑‒–—―−"}
 _PLAIN |= {ord(c): "'" for c in "‘’‚‛′ʼ`´"} | {ord(c): '"' for c in "“”„‟″«»"} | {ord("…"): "..."}
@@ -29,17 +31,17 @@ def has_answer(passage: str, answers: Sequence[str]) -> bool:
 
 
 def answer_recall(
-    rankings: Mapping[str, Sequence[str]],
+    rankings: Mapping[str, Sequence[Any]],
     answers: Mapping[str, Sequence[str]],
-    text_of: Callable[[str], str],
+    text_of: Callable[[Any], str],
     cutoffs: Sequence[int] = (20, 100),
 ) -> dict[str, dict[str, float]]:
     """Recall@k of every query of `answers`: 1 where any of the top k passages holds an answer.
 
-    `rankings` are document ids, best first; a query without ranking counts 0. Each passage is
-    split into tokens once.
+    `rankings` are documents by any name that `text_of` knows, best first; a query without ranking
+    counts 0. Each passage is split into tokens once.
     """
-    passages: dict[str, str] = {}
+    passages: dict[Any, str] = {}
     values: dict[str, dict[str, float]] = {f"Recall@{k}": {} for k in cutoffs}
     for query, accepted in answers.items():
         wanted = [tokens(answer) for answer in accepted]
@@ -61,12 +63,8 @@ def plain(text: str) -> str:
     The published scripts do this with a longer table of signs; letters are never touched.
     """
     text = text.lower().translate(_PLAIN)
-    return re.sub(r"\s+", " ", "".join(" " if _is_control(c) else c for c in text)).strip()
+    return _SPACES.sub(" ", text).strip()
 
 
 def _holds(passage: str, wanted: Sequence[str]) -> bool:
     return any(answer != _GAP and answer in passage for answer in wanted)
-
-
-def _is_control(char: str) -> bool:
-    return unicodedata.category(char) == "Cc"

@@ -6,15 +6,28 @@
 """
 
 import dataclasses
+import functools
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from m3jax.evaluate.answers import plain
 from m3jax.evaluate.sources import Rows, open_rows
-from m3jax.evaluate.tasks import Protocol, QuerySet, Task, limit, make_task, read_tasks
+from m3jax.evaluate.tasks import (
+    Corpus,
+    Protocol,
+    QuerySet,
+    Task,
+    limit,
+    make_task,
+    read_tasks,
+    scan_corpus,
+)
 from m3jax.search.trec import Qrels
 from m3jax.text.records import Record
+
+log = logging.getLogger(__name__)
 
 PROTOCOLS = {
     "miracl": Protocol(passage_length=512),
@@ -77,42 +90,60 @@ def load_tasks(
             dataclasses.replace(t, name=spec, family=benchmark, protocol=protocol) for t in tasks
         ]
     split = split or ("dev" if spec == "beir/msmarco" else "test")
-    rows: Callable[[str], Rows] = lambda kind: open_rows(  # noqa: E731
-        benchmark, kind, part=part, split=split, source=source, data=data
-    )
-    return [_ADAPTERS[benchmark](spec, part, rows, f"{source}: {data or ''}", max_queries)]
+    request = _Request(spec, part, split, source, data, max_queries)
+    return [_ADAPTERS[benchmark](request)]
 
 
-def _judged(
-    name: str, part: str, rows: Callable[[str], Rows], source: str, count: int | None
-) -> Task:
+class _Request(NamedTuple):
+    """A benchmark by name, and where its records are."""
+
+    name: str
+    part: str  # language, or set of BEIR
+    split: str
+    source: str
+    data: str | None
+    count: int | None  # of queries, at most
+
+    def rows(self, kind: str) -> Rows:
+        return open_rows(
+            self.name.split("/")[0],
+            kind,
+            part=self.part,
+            split=self.split,
+            source=self.source,
+            data=self.data,
+        )
+
+    def corpus(self) -> Corpus:
+        return scan_corpus(_documents(self.rows("corpus")), f"the corpus of {self.name}")
+
+
+def _judged(request: _Request) -> Task:
     """MIRACL and BEIR: documents, queries and judgements in files of their own."""
     qrels: Qrels = {}
-    for _, row in rows("qrels")():
+    for _, row in request.rows("qrels")():
         qrels.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
-    queries = [(str(_id(row)), _text(place, row, "text")) for place, row in rows("queries")()]
+    queries = [
+        (str(_id(row)), _text(place, row, "text")) for place, row in request.rows("queries")()
+    ]
     queries = [(query, text) for query, text in queries if query in qrels]
-    return _task(name, part, _documents(rows("corpus")), queries, qrels, None, source, count)
+    return _task(request, request.corpus(), queries, qrels)
 
 
-def _mldr(
-    name: str, part: str, rows: Callable[[str], Rows], source: str, count: int | None
-) -> Task:
+def _mldr(request: _Request) -> Task:
     """MLDR: every question names its own document."""
     queries, qrels = [], {}
-    for place, row in rows("test")():
+    for place, row in request.rows("test")():
         query = str(row["query_id"])
         queries.append((query, _text(place, row, "query")))
         qrels[query] = {str(passage["docid"]): 1 for passage in row["positive_passages"]}
-    return _task(name, part, _documents(rows("corpus")), queries, qrels, None, source, count)
+    return _task(request, request.corpus(), queries, qrels)
 
 
-def _narrativeqa(
-    name: str, part: str, rows: Callable[[str], Rows], source: str, count: int | None
-) -> Task:
+def _narrativeqa(request: _Request) -> Task:
     """NarrativeQA: a question is to find its story among the stories of the test set."""
     queries, qrels, stories = [], {}, {}
-    for number, (place, row) in enumerate(rows("test")()):
+    for number, (place, row) in enumerate(request.rows("test")()):
         story = row["document"]
         queries.append((f"q{number}", _text(place, row["question"], "text")))
         qrels[f"q{number}"] = {str(story["id"]): 1}
@@ -121,29 +152,34 @@ def _narrativeqa(
     def documents() -> Iterator[Record]:
         return (Record(i, text, n) for n, (i, text) in enumerate(stories.items(), start=1))
 
-    return _task(name, "en", documents, queries, qrels, None, source, count)
+    corpus = scan_corpus(documents, "the stories of narrativeqa")
+    return _task(request, corpus, queries, qrels)
 
 
-def _mkqa(
-    name: str, part: str, rows: Callable[[str], Rows], source: str, count: int | None
-) -> Task:
-    """MKQA: questions in `part`, English answers to find in English passages (BEIR's nq).
+def _mkqa(request: _Request) -> Task:
+    """MKQA: questions in one language, English answers to find in English passages (BEIR's nq).
 
     Of a question's answers those that are unanswerable, yes or no, or long do not count; a
     question without any other is dropped (6,619 of 10,000 remain).
     """
     queries, accepted = [], {}
-    for place, row in rows("questions")():
+    for place, row in request.rows("questions")():
         kept = [a for a in row["answers"]["en"] if _answer_type(a) not in UNUSED_ANSWERS]
         if not kept:
             continue
         texts = [text for a in kept for text in (a.get("text"), *(a.get("aliases") or ()))]
         query = str(row["example_id"])
-        queries.append((query, _text(place, row["queries"], part)))
+        queries.append((query, _text(place, row["queries"], request.part)))
         accepted[query] = [text for text in dict.fromkeys(texts) if text]
-    join = lambda title, text: plain(f"{title}\n{text}")  # noqa: E731
-    documents = _documents(rows("corpus"), join)
-    return _task(name, part, documents, queries, {}, accepted, source, count)
+    corpus = _passages(request._replace(name="mkqa", part="", count=None))
+    return _task(request, corpus, queries, {}, accepted)
+
+
+@functools.lru_cache(maxsize=1)
+def _passages(request: _Request) -> Corpus:
+    """MKQA's 2.7 million passages, which all its languages share: read through once."""
+    documents = _documents(request.rows("corpus"), lambda title, text: plain(f"{title}\n{text}"))
+    return scan_corpus(documents, "the corpus of mkqa")
 
 
 _ADAPTERS = {
@@ -180,17 +216,16 @@ def _documents(
 
 
 def _task(
-    name: str,
-    language: str,
-    documents: Callable[[], Iterator[Record]],
+    request: _Request,
+    corpus: Corpus,
     queries: list[tuple[str, str]],
     qrels: Qrels,
-    answers: dict[str, list[str]] | None,
-    source: str,
-    count: int | None,
+    answers: dict[str, list[str]] | None = None,
 ) -> Task:
     if not queries:
-        raise ValueError(f"{name}: no judged query")
+        raise ValueError(f"{request.name}: no judged query")
+    benchmark = request.name.split("/")[0]
+    language = request.part if benchmark in LANGUAGES else "en"
     query_set = QuerySet(
         name="",
         language=language,
@@ -200,14 +235,34 @@ def _task(
         qrels=qrels,
         answers=answers,
     )
+    warnings = _absent(request.name, qrels, corpus, queries)
+    for warning in warnings:
+        log.warning("%s", warning)
     return make_task(
-        name,
-        documents,
-        [limit(query_set, count)],
-        corpus=f"the corpus of {name}",
-        protocol=PROTOCOLS[name.split("/")[0]],
-        source=source,
+        request.name,
+        corpus,
+        [limit(query_set, request.count)],
+        protocol=PROTOCOLS[benchmark],
+        source=f"{request.source}: {request.data or ''}",
+        warnings=warnings,
     )
+
+
+def _absent(
+    name: str, qrels: Qrels, corpus: Corpus, queries: list[tuple[str, str]]
+) -> tuple[str, ...]:
+    """What the judgements name and the benchmark has not."""
+    documents = {d for judged in qrels.values() for d in judged} - set(corpus.ids)
+    unasked = set(qrels) - {query for query, _ in queries}
+    found = []
+    if documents:
+        found.append(
+            f"{name}: the judgements name {len(documents)} documents that the corpus has not, such "
+            f"as {min(documents)!r}; they cannot be found and count against recall"
+        )
+    if unasked:
+        found.append(f"{name}: {len(unasked)} judged queries have no text; they count 0")
+    return tuple(found)
 
 
 def _id(row: dict[str, Any]) -> Any:

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from m3jax.pretrained import fingerprint
 from m3jax.search import bm25, fuse, methods
 from m3jax.search.embedder import M3Embedder
 from m3jax.search.methods import Depths
+from m3jax.search.threads import cores
 
 PACKAGES = ("m3jax", "jax", "flax", "numpy", "transformers", "bm25s", "ir-measures",
             "pytrec-eval-terrier")  # fmt: skip
@@ -85,7 +85,7 @@ def circumstances(embedder: M3Embedder | None) -> dict[str, Any]:
     return {
         "model": embedder.encoder.model.source if embedder else None,
         "versions": versions,
-        "machine": f"{_processor()}, {_cores()} cores, {devices}",
+        "machine": f"{_processor()}, {cores()} cores, {devices}",
     }
 
 
@@ -150,12 +150,6 @@ def protocol_of(
         weights = fuse.preset(weights, method) if isinstance(weights, str) else weights
         protocol |= {"weights": dataclasses.asdict(weights), "fusion": settings.fusion}
     return protocol
-
-
-def _cores() -> int:
-    """The cores this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)  # Linux has it, macOS has not
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _processor() -> str:

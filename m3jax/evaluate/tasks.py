@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -91,17 +92,10 @@ def read_task(
     that are not there are counted in a warning, and count against recall.
     """
     name = name or folder.name
-    corpus = str(_file(folder, "corpus"))
+    path = str(_file(folder, "corpus"))
     files = _query_files(folder, split)
-    task = make_task(
-        name,
-        lambda: read_records(corpus),
-        [],
-        corpus=corpus,
-        protocol=Protocol(),
-        source=str(folder),
-    )
-    known = set(task.document_ids)
+    corpus = scan_corpus(lambda: read_records(path), path)
+    known = set(corpus.ids)
     sets, warnings = [], []
     for set_name, queries, qrels in files:
         language = set_name or name.rsplit("/", 1)[-1]
@@ -110,40 +104,56 @@ def read_task(
         warnings += notes
     for note in warnings:
         log.warning("%s", note)
-    return dataclasses.replace(task, query_sets=sets, warnings=tuple(warnings))
+    return make_task(
+        name, corpus, sets, protocol=Protocol(), source=str(folder), warnings=tuple(warnings)
+    )
 
 
-def make_task(
-    name: str,
-    documents: Callable[[], Iterable[Record]],
-    query_sets: list[QuerySet],
-    *,
-    corpus: str,
-    protocol: Protocol,
-    source: str,
-) -> Task:
-    """A task, its corpus read once: ids collected, text hashed, emptiness and doubles refused."""
+class Corpus(NamedTuple):
+    """Documents that have been read through once: ids collected, text hashed."""
+
+    documents: Callable[[], Iterator[Record]]
+    ids: list[str]
+    digest: str
+
+
+def scan_corpus(documents: Callable[[], Iterable[Record]], name: str) -> Corpus:
+    """Reads a corpus through. ValueError where it is empty or has an id twice."""
     ids: dict[str, int] = {}
     digest = hashlib.blake2b(digest_size=16)
     for record in documents():
         if record.id in ids:
             raise ValueError(
-                f"{corpus}:{record.line}: the id {record.id!r} stands there already, on line "
+                f"{name}:{record.line}: the id {record.id!r} stands there already, on line "
                 f"{ids[record.id]}"
             )
         ids[record.id] = record.line
         digest.update(repr((record.id, record.text)).encode())
     if not ids:
-        raise ValueError(f"{corpus} holds no document")
+        raise ValueError(f"{name} holds no document")
+    return Corpus(lambda: iter(documents()), list(ids), digest.hexdigest())
+
+
+def make_task(
+    name: str,
+    corpus: Corpus,
+    query_sets: list[QuerySet],
+    *,
+    protocol: Protocol,
+    source: str,
+    warnings: tuple[str, ...] = (),
+) -> Task:
+    """A task; the first part of its name is the family's."""
     return Task(
         name=name,
         family=name.split("/")[0],
-        documents=lambda: iter(documents()),
-        document_ids=list(ids),
-        digest=digest.hexdigest(),
+        documents=corpus.documents,
+        document_ids=corpus.ids,
+        digest=corpus.digest,
         query_sets=query_sets,
         protocol=protocol,
         source=source,
+        warnings=warnings,
     )
 
 
