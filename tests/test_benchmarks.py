@@ -3,6 +3,8 @@
 import gzip
 import json
 import re
+import sys
+import types
 import unicodedata
 from typing import Any
 
@@ -286,6 +288,50 @@ def test_beir_from_tfds(tmp_path):
         load_tasks("beir/other", source="tfds", data=str(tmp_path))
     with pytest.raises(ValueError, match="TFDS has no miracl"):
         load_tasks("miracl/en", source="tfds", data=str(tmp_path))
+
+
+def test_the_hub_is_asked_for_what_is_needed_and_only_on_request(tmp_path, monkeypatch):
+    """Both of its clients replaced: which repository, configuration, split and files are named."""
+    import huggingface_hub
+
+    asked = []
+    tables = {
+        ("BeIR/toy", "corpus", "corpus"): [{"_id": "d1", "title": "T", "text": "A fox."}],
+        ("BeIR/toy", "queries", "queries"): [{"_id": "q1", "title": "", "text": "fox?"}],
+        ("BeIR/toy-qrels", None, "test"): [{"query-id": "q1", "corpus-id": "d1", "score": 1}],
+    }
+
+    def load_dataset(repository, name, split):
+        asked.append(repository)
+        return tables[repository, name, split]
+
+    def snapshot_download(repository, repo_type, allow_patterns):
+        asked.append((repository, repo_type, *allow_patterns))
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    (task,) = load_tasks("beir/toy", source="hub")
+    assert next(task.documents()).text == "T A fox."
+    assert task.query_sets[0].qrels == {"q1": {"d1": 1}}
+    with pytest.raises(FileNotFoundError, match="'BeIR/gone-qrels' could not be read from the"):
+        load_tasks("beir/gone", source="hub")
+
+    folder = tmp_path / "snapshot" / "mldr-v1.0-de"
+    write(folder / "corpus.jsonl.gz", [{"docid": "d", "text": "Lang."}])
+    row = {"query_id": "q", "query": "Wie?", "positive_passages": [{"docid": "d", "text": ""}]}
+    write(folder / "test.jsonl.gz", [row])
+    asked.clear()
+    (task,) = load_tasks("mldr/de", source="hub")
+    assert task.query_sets[0].qrels == {"q": {"d": 1}}
+    assert asked == [
+        ("Shitao/MLDR", "dataset", "*mldr-v1.0-de/test.jsonl*"),
+        ("Shitao/MLDR", "dataset", "*mldr-v1.0-de/corpus.jsonl*"),
+    ]
+    asked.clear()
+    with pytest.raises(ValueError, match="say where"):
+        load_tasks("mldr/de")
+    assert not asked
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,20 @@ def test_the_paper_stands_beside_its_benchmarks(tmp_path):
     assert "- warning: beware" in text
 
 
+def test_the_reference_codes_fusion_on_request(tiny, tmp_path):
+    """With lists of two documents, one that a list lacks scores 0 there instead of its score."""
+    write_real_task(tmp_path / "task")
+    tasks = read_tasks(tmp_path / "task")
+    found = []
+    for compat in (None, "flagembedding"):
+        settings = Settings(
+            methods=("dense+sparse",), compat=compat, depths=Depths(dense=2, sparse=2, rerank=2)
+        )
+        found += evaluate(tiny, tasks, tmp_path / "out", settings)
+    assert [r.protocol["compat"] for r in found] == [None, "flagembedding"]
+    assert found[0].values != found[1].values
+
+
 def test_bm25_over_words_needs_no_model(tmp_path, capsys):
     write_task(tmp_path / "toy")
     output = tmp_path / "out"

@@ -142,7 +142,10 @@ def test_pairs_of_methods_are_compared():
 
 def test_a_run_survives_the_file(tmp_path):
     """Ties included: what is measured from the file is what was ranked."""
-    hits = Hits([np.array([2, 0, 1]), np.array([], int)], [np.float32([3, 3, 3]), np.float32([])])
+    hits = Hits(
+        [np.array([2, 0, 1]), np.array([], int)],
+        [np.full(3, 3, np.float32), np.zeros(0, np.float32)],
+    )
     path = tmp_path / "deep" / "run.trec"
     write_run(path, ["q1", "q2"], ["a", "b", "c"], hits, "m3")
     run = read_run(path)

@@ -79,6 +79,10 @@ def _add_protocol(group: Any) -> None:
         "--fusion", choices=("weighted", "rrf", "minmax", "zscore"), default="weighted"
     )
     group.add_argument(
+        "--compat", choices=("flagembedding",),
+        help="dense+sparse as the reference code: a document missing from one list scores 0 there",
+    )  # fmt: skip
+    group.add_argument(
         "--depths", default="1000,1000,200", metavar="D,S,R",
         help="lists merged by dense+sparse, and documents ranked again (default: 1000,1000,200)",
     )  # fmt: skip
@@ -103,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is None:
         raise ValueError("--task needs --output DIR, where results and embeddings are kept")
     from m3jax.evaluate.benchmarks import load_tasks
-    from m3jax.evaluate.report import write_report
+    from m3jax.evaluate.report import primaries, write_report
     from m3jax.evaluate.run import evaluate
 
     settings = _settings(options)
@@ -130,7 +134,8 @@ def run(options: argparse.Namespace) -> int:
     cache = Path(options.cache) if options.cache else None
     results = evaluate(embedder, tasks, output, settings, cache=cache, tell=_tell)
     summary = write_report(output, results)
-    _print_averages(summary, results[0].primary)
+    for measure in primaries(results):
+        _print_averages(summary, measure)
     print(f"{len(results)} results: {output / 'results.md'}")
     return 0
 
@@ -153,6 +158,7 @@ def _settings(options: argparse.Namespace) -> Any:
         depths=Depths(dense=dense, sparse=sparse, rerank=rerank),
         weights=options.weights if preset else parse_weights(options.weights, "all"),
         fusion=options.fusion,
+        compat=options.compat,
         bm25_terms=options.bm25,
         query_length=options.query_length,
         passage_length=options.passage_length,

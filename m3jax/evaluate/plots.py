@@ -21,7 +21,7 @@ def draw(path: Path, summary: Summary, measure: str) -> None:
     if len(groups) > MOST_GROUPS:
         groups = summary.families[measure]
     if len(groups) > 1:
-        groups = groups | {"mean": summary.overall[measure]["all"]}
+        groups = groups | {"mean of families": summary.overall[measure]["all"]}
     methods = [m for m in COLOURS if any(m in row for row in groups.values())]
     figure = Figure(figsize=(max(5.0, 1.6 + 0.22 * len(groups) * (len(methods) + 1)), 3.6), dpi=150)
     axes = figure.subplots()

@@ -35,6 +35,7 @@ class Settings:
     depths: Depths = Depths()
     weights: HeadWeights | str | None = None  # of the fused methods, or a preset; None: the task's
     fusion: str = "weighted"
+    compat: str | None = None  # "flagembedding": a score missing from a list is 0
     bm25_terms: str = "tokens"
     query_length: int | None = None
     passage_length: int | None = None
@@ -49,6 +50,7 @@ class Settings:
         methods.heads_of(self.methods)  # names them, where one is unknown
         for name, value, known in (
             ("fusion", self.fusion, fuse.FUSIONS),
+            ("compat", self.compat or "none", ("none", "flagembedding")),
             ("bm25_terms", self.bm25_terms, bm25.KINDS),
             ("store", self.store, embed.STORES),
         ):
@@ -148,7 +150,8 @@ def protocol_of(
     if method in ("dense+sparse", "all"):
         weights = settings.weights or task.protocol.weights
         weights = fuse.preset(weights, method) if isinstance(weights, str) else weights
-        protocol |= {"weights": dataclasses.asdict(weights), "fusion": settings.fusion}
+        protocol |= {"weights": dataclasses.asdict(weights), "fusion": settings.fusion,
+                     "compat": settings.compat}  # fmt: skip
     return protocol
 
 

@@ -14,12 +14,15 @@ from m3jax.evaluate.trec import writing
 
 SHARED = ("model", "model_hash", "pooling", "query_prefix", "passage_prefix", "query_tokens",
           "passage_tokens", "compute_dtype", "stored_dtype", "top_k", "remove_self",
-          "missing_queries", "ties", "title_join", "judged_by", "depths", "fusion", "versions",
-          "machine")  # fmt: skip
+          "missing_queries", "ties", "title_join", "judged_by", "depths", "fusion", "compat",
+          "versions", "machine")  # fmt: skip
 
 
 def write_report(output: Path, results: Sequence[Result], name: str = "results") -> Summary:
-    """Writes NAME.json, NAME.md and NAME.png to `output` and returns the averages."""
+    """Writes NAME.json, NAME.md and NAME.png to `output` and returns the averages.
+
+    Where tasks differ in their first measure, every other one has a plot NAME.MEASURE.png.
+    """
     if not results:
         raise ValueError("no result to report")
     summary = averages.summarise(results)
@@ -29,19 +32,19 @@ def write_report(output: Path, results: Sequence[Result], name: str = "results")
         stream.write("\n")
     with writing(output / f"{name}.md") as stream:
         stream.write(markdown(results, summary, tests))
-    draw(output / f"{name}.png", summary, results[0].primary)
+    for number, measure in enumerate(primaries(results)):
+        draw(output / (f"{name}.{measure}.png" if number else f"{name}.png"), summary, measure)
     return summary
 
 
 def markdown(results: Sequence[Result], summary: Summary, tests: dict[str, Any]) -> str:
     """Tables of the primary measure by task, family and over all; of the other measures; notes."""
-    primaries = list(dict.fromkeys(result.primary for result in results))
     lines = ["# Retrieval results", ""]
-    for measure in primaries:
+    for measure in primaries(results):
         lines += [f"## {measure}, in percent", ""]
         lines += _table(summary, measure, with_intervals=True)
         lines += _beside_paper(summary, measure)
-    others = [m for m in summary.tasks if m not in primaries]
+    others = [m for m in summary.tasks if m not in primaries(results)]
     if others:
         lines += ["## Other measures, in percent", ""]
         for measure in others:
@@ -50,6 +53,11 @@ def markdown(results: Sequence[Result], summary: Summary, tests: dict[str, Any])
     lines += _tests(tests)
     lines += _notes(results)
     return "\n".join(lines) + "\n"
+
+
+def primaries(results: Sequence[Result]) -> list[str]:
+    """The first measures of the tasks, each once."""
+    return list(dict.fromkeys(result.primary for result in results))
 
 
 def _table(summary: Summary, measure: str, with_intervals: bool) -> list[str]:

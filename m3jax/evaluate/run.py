@@ -134,8 +134,8 @@ def _measure(
         if settings.save_runs:
             everything.documents.extend(hits.documents)
             everything.scores.extend(hits.scores)
-    judged = [*queries.ids, *(q for q in queries.qrels if q not in set(queries.ids))]
     language = dict(zip(queries.ids, queries.languages, strict=True))
+    judged = [*queries.ids, *(query for query in queries.qrels if query not in language)]
     result = Result(
         task=task.name,
         family=task.family,
@@ -176,7 +176,8 @@ def _search(
         weights = protocol.get("weights")
         hits = methods.search(
             index, encoded, method, top_k=top_k, depths=settings.depths, fusion=settings.fusion,
-            weights=None if weights is None else HeadWeights(**weights), cache=lists,
+            weights=None if weights is None else HeadWeights(**weights), compat=settings.compat,
+            cache=lists,
         )  # fmt: skip
     return _without_self(hits, ids, index.ids).cut(settings.top_k) if settings.remove_self else hits
 
