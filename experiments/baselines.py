@@ -1,6 +1,6 @@
 """BM25 and a mean-pooled E5 backbone on small real tasks: what an M3 must beat.
 
-    python experiments/baselines.py --model DIR --eval EVAL [--max-queries 300]
+    python experiments/baselines.py --model DIR --eval EVAL [--max-queries 300] [--name NAME]
 
 DIR is a multilingual E5 model (Hugging Face layout); EVAL holds tasks of BEIR's layout: XQuAD in
 six languages, XQuAD questions in 22 languages against English paragraphs, Tatoeba sentences to
@@ -26,6 +26,7 @@ def main() -> None:
     """Encodes, searches, measures, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--name", help="of the model in the tables (default: its folder's)")
     parser.add_argument("--eval", required=True, help="a folder of task families")
     parser.add_argument("--max-queries", type=int, help="a fixed random sample of each query set")
     parser.add_argument("--passage-length", type=int, default=512)
@@ -50,7 +51,7 @@ def main() -> None:
     )
     results = evaluate(embedder, tasks, Path(options.work), settings, tell=tell)
     for result in results:  # where the model lay is nobody's business
-        result.protocol["model"] = Path(options.model).name
+        result.protocol["model"] = options.name or Path(options.model).name
     write_report(RESULTS, results, "baselines")
 
 

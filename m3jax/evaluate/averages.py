@@ -2,7 +2,8 @@
 
 A task's value is the mean over its query sets, a family's over its tasks, the last over families:
 so every level counts the same whatever the number of queries below it. Intervals resample the
-queries of each set; sets, tasks and families are taken as given.
+queries of each set, one set independently of another (so they are too narrow where sets ask the
+same questions in several languages); sets, tasks and families are taken as given.
 """
 
 import dataclasses

@@ -72,8 +72,9 @@ def _table(summary: Summary, measure: str, with_intervals: bool) -> list[str]:
         }
         for task, row in tasks.items():
             sets = {n: r for n, r in summary.sets[measure].items() if n.startswith(f"{task}:")}
-            rows += [[n, *_cells(r, methods, with_intervals)] for n, r in sets.items()]
-            name = f"{task}, mean of {len(sets)} sets" if sets else task
+            if len(sets) > 1:
+                rows += [[n, *_cells(r, methods, with_intervals)] for n, r in sets.items()]
+            name = f"{task}, mean of {len(sets)} sets" if len(sets) > 1 else task
             rows.append([name, *_cells(row, methods, with_intervals)])
         if len(tasks) > 1:
             name = f"**{family}, mean of {len(tasks)} tasks**"
@@ -137,7 +138,9 @@ def _notes(results: Sequence[Result]) -> list[str]:
     sampled = sum(r.protocol["queries"]["sampled_from"] is not None for r in results)
     if sampled:
         lines.append(f"- queries: {sampled} of {len(results)} results are on a fixed random sample")
-    lines.append("- intervals: 95 % percentile bootstrap over queries, 1,000 resamplings")
+    lines.append(
+        "- intervals: 95 % percentile bootstrap over queries, 1,000 resamplings, sets independent"
+    )
     warnings = dict.fromkeys(w for result in results for w in result.protocol["warnings"])
     lines += [f"- warning: {warning}" for warning in warnings]
     return [*lines, "", "## The paper's averages, in percent", "", *_paper_table()]
