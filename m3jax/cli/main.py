@@ -17,6 +17,7 @@ COMMANDS = {
     "data": "check, build and split training data",
     "index": "build a searchable index of a corpus",
     "search": "search an index by any method, one query or many",
+    "evaluate": "measure retrieval on judged queries, and compare methods",
     "tune-weights": "find the weights of hybrid search on judged queries",
     "convert": "convert, check, lengthen and shrink checkpoints",
     "info": "say what a model or a directory of embeddings is",
@@ -27,6 +28,7 @@ examples:
   m3jax quickstart --model BAAI/bge-m3
   m3jax score --model DIR --query "What is M3?" --passage "An embedding model." --passage "A fox."
   m3jax encode --model DIR --input corpus.jsonl.gz --output embeddings --modes dense,sparse
+  m3jax evaluate --model DIR --task TASKS --methods bm25,dense,all --output RESULTS
   m3jax convert to-hf DIR BGE-M3-FINETUNED --dtype float16
 """
 

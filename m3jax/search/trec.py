@@ -49,7 +49,8 @@ def write_run(
 
 
 def read_qrels(path: str | Path) -> Qrels:
-    """query id -> document id -> grade; ValueError names the line that cannot be read."""
+    """query id -> document id -> grade; ValueError names the line that cannot be read
+    or that judges a document a second time, and differently."""
     grades: Qrels = {}
     for number, line in numbered_lines(str(path)):
         row = line.rstrip("\r\n")
@@ -70,7 +71,11 @@ def read_qrels(path: str | Path) -> Qrels:
                 f"{path}:{number}: expected `query document grade` or `query 0 document grade`, "
                 f"grades whole numbers, got {row!r}"
             ) from None
-        grades.setdefault(query, {})[document] = int(value)
+        if grades.setdefault(query, {}).setdefault(document, int(value)) != int(value):
+            raise ValueError(
+                f"{path}:{number}: {document!r} is judged twice for query {query!r}, as "
+                f"{grades[query][document]} and {grade}"
+            )
     if not grades:
         raise ValueError(f"{path} holds no judgements")
     return grades

@@ -1,0 +1,125 @@
+"""Corpora and queries encoded once for each model and content, and found again by their hash.
+
+    CACHE/corpus-HASH-MODES/     an index (search/index.py); MODES are the letters d, s, m
+    CACHE/queries-HASH-MODES/    embeddings (search/corpus.py)
+
+The hash covers texts, ids, model, instruction, length and number format. An entry that holds more
+modes than are asked for serves as well.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from m3jax.search import corpus, index
+from m3jax.search.documents import Document
+from m3jax.search.embedder import M3Embedder
+from m3jax.search.embeddings import Embeddings
+from m3jax.search.index import Index
+from m3jax.search.methods import METHODS, heads_of
+from m3jax.text.records import Record
+
+QUERY_SHARD = 1024  # queries searched at a time
+STORES = ("all", "needed")
+
+
+def modes_for(
+    embedder: M3Embedder | None, methods: Iterable[str], store: str = "all"
+) -> tuple[str, ...]:
+    """The representations to keep: what `methods` need, and with "all" what later ones may.
+
+    A checkpoint without trained heads has the dense one only; its others are made when a method
+    asks for them.
+    """
+    names = {head: mode for mode, head in corpus.MODES.items()}
+    needed = {names[head] for head in heads_of(tuple(methods))}
+    if needed and store == "all" and embedder is not None and not embedder.encoder.model.notes:
+        needed |= {names[head] for head in heads_of(METHODS)}
+    return tuple(mode for mode in corpus.MODES if mode in needed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Store:
+    """A model and the directory where what it encoded is kept."""
+
+    embedder: M3Embedder
+    fingerprint: str  # of the model, computed once
+    folder: Path
+    modes: tuple[str, ...]
+    dtype: str = "float32"  # of document vectors; queries' stay float32
+    batch_size: int | None = None
+
+    def corpus(self, documents: Iterable[Record], digest: str, length: int) -> Index:
+        """The index of a corpus, found or made; `digest` stands for its ids and texts."""
+        prefix = self.embedder.passage_instruction
+        identity = [
+            digest,
+            self.fingerprint,
+            self.embedder.compute.dtype,
+            prefix,
+            length,
+            self.dtype,
+        ]
+        folder = _entry(self.folder, "corpus", identity, self.modes, _is_index)
+        if not _is_index(folder):
+            index.build(
+                self.embedder,
+                documents,
+                folder,
+                modes=self.modes,
+                max_length=length,
+                dtype=self.dtype,
+                batch_size=self.batch_size,
+            )
+        opened = index.open_index(folder)
+        opened.use(self.embedder)
+        return opened
+
+    def queries(self, ids: list[str], texts: list[str], length: int) -> Iterator[Embeddings]:
+        """Embeddings of `QUERY_SHARD` queries at a time, in order, found or made."""
+        prefix = self.embedder.query_instruction
+        identity = [ids, texts, self.fingerprint, self.embedder.compute.dtype, prefix, length]
+        folder = _entry(self.folder, "queries", identity, self.modes, _is_complete)
+        if not _is_complete(folder):
+            pairs = enumerate(zip(ids, texts, strict=True), start=1)
+            corpus.encode_corpus(
+                self.embedder,
+                (Record(name, prefix + text, line) for line, (name, text) in pairs),
+                folder,
+                modes=self.modes,
+                max_length=length,
+                shard_size=QUERY_SHARD,
+                source="queries",
+                batch_size=self.batch_size,
+            )
+        return (embeddings for _, embeddings in corpus.read_shards(folder))
+
+
+def of_texts(documents: Iterable[Record], embedder: M3Embedder | None) -> Index:
+    """An index without vectors: what BM25 needs."""
+    texts = [Document(record.id, record.text) for record in documents]
+    return Index(len(texts), None, None, None, texts, {}, model=embedder)
+
+
+def _entry(
+    cache: Path, kind: str, identity: list[Any], modes: tuple[str, ...], is_whole: Any
+) -> Path:
+    """The directory of this content: a whole one with at least `modes`, else where to make it."""
+    text = json.dumps(identity, ensure_ascii=False)
+    stem = f"{kind}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
+    letters = {mode[0] for mode in modes}
+    for path in sorted(cache.glob(f"{stem}-*")):
+        if letters <= set(path.name.rsplit("-", 1)[-1]) and is_whole(path):
+            return path
+    return cache / f"{stem}-{''.join(mode[0] for mode in corpus.MODES if mode in modes)}"
+
+
+def _is_index(path: Path) -> bool:
+    return (path / index.MANIFEST).is_file()
+
+
+def _is_complete(path: Path) -> bool:
+    return (path / corpus.MANIFEST).is_file() and corpus.read_manifest(path)["complete"]

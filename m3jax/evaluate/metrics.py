@@ -1,0 +1,101 @@
+"""Retrieval measures, computed by trec_eval itself (through ir-measures and pytrec_eval).
+
+trec_eval orders a query's documents by score, in single precision, and breaks ties by document
+id, the greater first. Rankings made here are given strictly falling scores (`as_run`), so that
+nothing depends on that rule; a run read from a file is measured as trec_eval measures it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from m3jax.evaluate.trec import Run
+from m3jax.search.trec import Qrels
+
+MEASURES = ("nDCG@10", "Recall@20", "Recall@100", "MRR@10", "MAP")
+# Names of the papers -> names of ir-measures, which knows many more (P@5, Rprec, Success@1).
+_SPELLING = {"recall": "R", "mrr": "RR", "map": "AP"}
+
+PerQuery = dict[str, dict[str, float]]  # measure -> query -> value
+
+
+def per_query(
+    qrels: Qrels,
+    run: Mapping[str, Mapping[str, float]],
+    measures: Sequence[str] = MEASURES,
+    *,
+    count_missing: bool = True,
+) -> PerQuery:
+    """The value of each measure for each judged query.
+
+    A judged query that the run leaves out counts 0, as with trec_eval's option -c; without
+    `count_missing` it is left out of the mean too, which is trec_eval's default. One that is
+    there and found nothing always counts 0.
+    Queries without judgements are ignored. Raises ValueError for an unknown measure.
+    """
+    parsed = {name: _parse(name) for name in measures}
+    kept = [query for query in qrels if count_missing or query in run]
+    values: PerQuery = {name: dict.fromkeys(kept, 0.0) for name in measures}
+    answered = {query: dict(run[query]) for query in kept if run.get(query)}
+    if not answered:
+        return values
+    evaluator = _ir_measures().pytrec_eval.evaluator(
+        sorted({whole for whole, _ in parsed.values()}, key=str),
+        {query: qrels[query] for query in answered},
+    )
+    names = {}
+    for name, (whole, cutoff) in parsed.items():
+        names.setdefault(whole, []).append((name, cutoff))
+    for metric in evaluator.iter_calc(answered):
+        for name, cutoff in names[metric.measure]:
+            # A reciprocal rank below 1 / k belongs to a rank beyond k.
+            beyond = cutoff is not None and metric.value < 1 / cutoff - 1e-12
+            values[name][metric.query_id] = 0.0 if beyond else float(metric.value)
+    return values
+
+
+def means(values: PerQuery) -> dict[str, float]:
+    """The mean over queries of each measure; 0 where there is no query."""
+    return {
+        name: float(np.mean(list(queries.values()))) if queries else 0.0
+        for name, queries in values.items()
+    }
+
+
+def as_run(rankings: Iterable[tuple[str, Sequence[str]]]) -> Run:
+    """(query, documents best first) as a run whose scores fall strictly: no tie is left."""
+    return {
+        query: {document: float(len(documents) - rank) for rank, document in enumerate(documents)}
+        for query, documents in rankings
+    }
+
+
+def _parse(name: str) -> tuple[Any, int | None]:
+    """The measure that trec_eval computes, and the rank at which we cut it ourselves."""
+    ir_measures = _ir_measures()
+    head, at, cutoff = name.partition("@")
+    spelling = _SPELLING.get(head.lower(), head)
+    cut = spelling == "RR" and at  # trec_eval has the reciprocal rank without a cutoff only
+    try:
+        measure = ir_measures.parse_measure(spelling if cut else spelling + at + cutoff)
+        if cut and not re.fullmatch(r"[1-9]\d*", cutoff):
+            raise ValueError(cutoff)
+    except (ValueError, NameError, SyntaxError, KeyError) as error:
+        raise ValueError(
+            f"unknown measure {name!r}; for example {', '.join(MEASURES)}, P@5, Success@1"
+        ) from error
+    if not ir_measures.pytrec_eval.supports(measure):
+        raise ValueError(f"measure {name!r} is not among those that trec_eval computes")
+    return measure, int(cutoff) if cut else None
+
+
+def _ir_measures() -> Any:
+    try:
+        import ir_measures
+    except ImportError as error:
+        raise ImportError(
+            "measuring needs ir-measures and pytrec_eval: pip install 'm3jax[evaluate]'"
+        ) from error
+    return ir_measures

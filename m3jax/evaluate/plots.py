@@ -1,0 +1,50 @@
+"""Bars of a measure with their intervals, one group a task (or a family, where tasks are many)."""
+
+from pathlib import Path
+
+from m3jax.evaluate.averages import Summary
+from m3jax.evaluate.protocol import METHOD_NAMES
+
+MOST_GROUPS = 16
+# Paul Tol's "bright", told apart with any colour vision.
+COLOURS = {"bm25": "#bbbbbb", "dense": "#4477aa", "sparse": "#ee6677", "multivector": "#228833",
+           "dense+sparse": "#ccbb44", "all": "#aa3377"}  # fmt: skip
+
+
+def draw(path: Path, summary: Summary, measure: str) -> None:
+    """Writes a PNG. Raises ImportError, saying what to install, without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'm3jax[evaluate]'") from error
+    groups = summary.tasks[measure]
+    if len(groups) > MOST_GROUPS:
+        groups = summary.families[measure]
+    if len(groups) > 1:
+        groups = groups | {"mean of families": summary.overall[measure]["all"]}
+    methods = [m for m in COLOURS if any(m in row for row in groups.values())]
+    figure = Figure(figsize=(max(5.0, 1.6 + 0.22 * len(groups) * (len(methods) + 1)), 3.6), dpi=150)
+    axes = figure.subplots()
+    width = 0.84 / max(1, len(methods))
+    for number, method in enumerate(methods):
+        places, values, below, above = [], [], [], []
+        for group, row in enumerate(groups.values()):
+            if method in row:
+                level = row[method].as_json()
+                places.append(group + (number - (len(methods) - 1) / 2) * width)
+                values.append(100 * level["value"])
+                below.append(max(0.0, 100 * (level["value"] - level["interval"][0])))
+                above.append(max(0.0, 100 * (level["interval"][1] - level["value"])))
+        axes.bar(
+            places, values, 0.92 * width, yerr=[below, above], color=COLOURS[method],
+            label=METHOD_NAMES[method], error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
+        )  # fmt: skip
+    axes.set_xticks(range(len(groups)), list(groups), rotation=30, ha="right", fontsize=8)
+    axes.set_ylabel(f"{measure}, percent")
+    axes.set_ylim(0, 100)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, ncols=3, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}")
+    figure.savefig(scratch, bbox_inches="tight", format="png")
+    scratch.replace(path)

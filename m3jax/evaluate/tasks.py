@@ -1,0 +1,276 @@
+"""What a retrieval task is, and how one is read from a directory of BEIR's layout.
+
+    TASK/corpus.jsonl[.gz]                              {"_id", "title"?, "text"} a line
+        /queries.jsonl[.gz]       with qrels/test.tsv   {"_id", "text", "lang"?} a line
+        /queries.NAME.jsonl[.gz]  with qrels/test.NAME.tsv    any number of them, over one corpus
+
+A folder of tasks is a family; a folder of families and tasks holds them all.
+"""
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from m3jax.search.trec import Qrels, read_qrels
+from m3jax.text.records import Record, numbered_lines, parse_object, read_records
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a benchmark is run [M3 sec. 4]; lengths in tokens."""
+
+    query_length: int = 512
+    passage_length: int = 8192  # or what the model has
+    weights: str = "miracl"  # the preset of fusion weights
+    measures: tuple[str, ...] = ("nDCG@10", "Recall@20", "Recall@100", "MRR@10", "MAP")
+    primary: str = "nDCG@10"
+    judged_by: str = "qrels"  # or "answers": a passage that holds an answer is a hit
+    title_join: str = "title + ' ' + text"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuerySet:
+    """Judged queries, in the order of their file."""
+
+    name: str  # "" where a task has only one set
+    language: str
+    ids: list[str]
+    texts: list[str]
+    languages: list[str]  # of each query
+    qrels: Qrels
+    answers: dict[str, list[str]] | None = None  # query -> accepted answers
+    sampled_from: int | None = None  # judged queries there were, where these are a sample
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One corpus and the queries over it."""
+
+    name: str  # xquad/en
+    family: str  # xquad
+    documents: Callable[[], Iterator[Record]]  # may be read any number of times
+    document_ids: list[str]
+    digest: str  # of ids and texts
+    query_sets: list[QuerySet]
+    protocol: Protocol = Protocol()
+    source: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def read_tasks(path: Path, *, split: str = "test", max_queries: int | None = None) -> list[Task]:
+    """The task in a directory, or all tasks below it, in the order of their names.
+
+    Raises FileNotFoundError where there is none, and what `read_task` raises.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"no such directory: {path}")
+    folders = sorted(file.parent for file in path.rglob("corpus.jsonl*") if _is_corpus(file))
+    if not folders:
+        raise FileNotFoundError(
+            f"{path} holds no corpus.jsonl or corpus.jsonl.gz, nor does any folder in it"
+        )
+    return [
+        read_task(folder, name=_name(folder, path), split=split, max_queries=max_queries)
+        for folder in dict.fromkeys(folders)
+    ]
+
+
+def read_task(
+    folder: Path, *, name: str = "", split: str = "test", max_queries: int | None = None
+) -> Task:
+    """Reads one directory. Queries without a judgement are left out.
+
+    Raises FileNotFoundError for a missing file; ValueError, naming file and line, for a corpus
+    that is empty or has an id twice and for a query without text. Judged documents and queries
+    that are not there are counted in a warning, and count against recall.
+    """
+    name = name or folder.name
+    path = str(_file(folder, "corpus"))
+    files = _query_files(folder, split)
+    corpus = scan_corpus(lambda: read_records(path), path)
+    known = set(corpus.ids)
+    sets, warnings = [], []
+    for set_name, queries, qrels in files:
+        language = set_name or name.rsplit("/", 1)[-1]
+        query_set, notes = _query_set(set_name, language, queries, qrels, known, max_queries)
+        sets.append(query_set)
+        warnings += notes
+    for note in warnings:
+        log.warning("%s", note)
+    return make_task(
+        name, corpus, sets, protocol=Protocol(), source=str(folder), warnings=tuple(warnings)
+    )
+
+
+class Corpus(NamedTuple):
+    """Documents that have been read through once: ids collected, text hashed."""
+
+    documents: Callable[[], Iterator[Record]]
+    ids: list[str]
+    digest: str
+
+
+def scan_corpus(documents: Callable[[], Iterable[Record]], name: str) -> Corpus:
+    """Reads a corpus through. ValueError where it is empty or has an id twice."""
+    ids: dict[str, int] = {}
+    digest = hashlib.blake2b(digest_size=16)
+    for record in documents():
+        if record.id in ids:
+            raise ValueError(
+                f"{name}:{record.line}: the id {record.id!r} stands there already, on line "
+                f"{ids[record.id]}"
+            )
+        ids[record.id] = record.line
+        digest.update(repr((record.id, record.text)).encode())
+    if not ids:
+        raise ValueError(f"{name} holds no document")
+    return Corpus(lambda: iter(documents()), list(ids), digest.hexdigest())
+
+
+def make_task(
+    name: str,
+    corpus: Corpus,
+    query_sets: list[QuerySet],
+    *,
+    protocol: Protocol,
+    source: str,
+    warnings: tuple[str, ...] = (),
+) -> Task:
+    """A task; the first part of its name is the family's."""
+    return Task(
+        name=name,
+        family=name.split("/")[0],
+        documents=corpus.documents,
+        document_ids=corpus.ids,
+        digest=corpus.digest,
+        query_sets=query_sets,
+        protocol=protocol,
+        source=source,
+        warnings=warnings,
+    )
+
+
+def limit(query_set: QuerySet, count: int | None, seed: int = 0) -> QuerySet:
+    """At most `count` queries, drawn at random once and for all, in their old order."""
+    if count is None or len(query_set.ids) <= count:
+        return query_set
+    if count < 1:
+        raise ValueError(f"the number of queries must be at least 1, got {count}")
+    drawn = np.random.default_rng(seed).choice(len(query_set.ids), count, replace=False)
+    kept = sorted(drawn.tolist())
+    ids = [query_set.ids[i] for i in kept]
+    answers = query_set.answers
+    return dataclasses.replace(
+        query_set,
+        ids=ids,
+        sampled_from=len(query_set.ids),
+        texts=[query_set.texts[i] for i in kept],
+        languages=[query_set.languages[i] for i in kept],
+        qrels={i: query_set.qrels[i] for i in ids if i in query_set.qrels},
+        answers=None if answers is None else {i: answers[i] for i in ids},
+    )
+
+
+def _query_set(
+    name: str, language: str, queries: Path, judged: Path, known: set[str], count: int | None
+) -> tuple[QuerySet, list[str]]:
+    qrels = read_qrels(judged)
+    rows = [row for row in _read_queries(queries) if row[0] in qrels]
+    if not rows:
+        raise ValueError(f"{judged} judges no query of {queries}")
+    notes = []
+    absent = {d for documents in qrels.values() for d in documents} - known
+    if absent:
+        notes.append(
+            f"{judged} names {len(absent)} documents that the corpus has not, such as "
+            f"{min(absent)!r}; they cannot be found and count against recall"
+        )
+    without_text = len(qrels) - len(rows)
+    if without_text:
+        notes.append(
+            f"{judged} judges {without_text} queries that {queries.name} has not; they count 0"
+        )
+    query_set = QuerySet(
+        name=name,
+        language=language,
+        ids=[row[0] for row in rows],
+        texts=[row[1] for row in rows],
+        languages=[row[2] or language for row in rows],
+        qrels=qrels,
+    )
+    return limit(query_set, count), notes
+
+
+def _read_queries(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yields (id, text, language or "")."""
+    seen: dict[str, int] = {}
+    for number, line in numbered_lines(str(path)):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        values = parse_object(line, place)
+        query, text = values.get("_id"), values.get("text")
+        if not isinstance(query, (str, int)) or isinstance(query, bool):
+            raise ValueError(f"{place}: a query needs an _id, a string or a number: {query!r}")
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{place}: query {query!r} has no text")
+        if str(query) in seen:
+            raise ValueError(f"{place}: query {query!r} stands there already, on line "
+                             f"{seen[str(query)]}")  # fmt: skip
+        seen[str(query)] = number
+        yield str(query), text, str(values.get("lang") or "")
+
+
+def _query_files(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
+    """(name of the set, its queries, its judgements) of every set that is judged in `split`."""
+    found = []
+    for path in sorted(folder.glob("queries*.jsonl*")):
+        stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
+        name = stem.removeprefix("queries").removeprefix(".")
+        judged = folder / "qrels" / (f"{split}.{name}.tsv" if name else f"{split}.tsv")
+        if judged.is_file():
+            found.append((name, path, judged))
+        elif name:
+            raise FileNotFoundError(f"{path} has no judgements: {judged} is missing")
+    if not found:
+        _file(folder, "queries")
+        there = ", ".join(sorted(p.name for p in (folder / "qrels").glob("*.tsv"))) or "nothing"
+        raise FileNotFoundError(
+            f"{folder / 'qrels'} has no {split}.tsv but {there}; name the split to judge by"
+        )
+    return found
+
+
+def _file(folder: Path, stem: str) -> Path:
+    for name in (f"{stem}.jsonl", f"{stem}.jsonl.gz"):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} has neither {stem}.jsonl nor {stem}.jsonl.gz")
+
+
+def _is_corpus(path: Path) -> bool:
+    return path.name in ("corpus.jsonl", "corpus.jsonl.gz")
+
+
+def _name(folder: Path, root: Path) -> str:
+    """The path below a folder of families; FAMILY/TASK where a family or a task is named."""
+    parts = folder.resolve().relative_to(root.resolve()).parts
+    if len(parts) > 1 or (parts and not _is_family(root)):
+        return "/".join(parts)
+    if parts:
+        return f"{root.resolve().name}/{parts[0]}"
+    whole = folder.resolve()
+    return f"{whole.parent.name}/{whole.name}" if _is_family(whole.parent) else whole.name
+
+
+def _is_family(folder: Path) -> bool:
+    """Several folders, each of them a task."""
+    inside = [p for p in folder.resolve().iterdir() if p.is_dir() and not p.name.startswith(".")]
+    return len(inside) > 1 and all(any(map(_is_corpus, p.iterdir())) for p in inside)

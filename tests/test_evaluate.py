@@ -1,0 +1,370 @@
+"""m3jax evaluate from end to end, on tasks written here, with a tiny random model."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from test_benchmarks import HEADER, MKQA, write, write_task
+from test_cli import environment
+from tiny import TEXTS
+
+from m3jax import M3Embedder
+from m3jax.cli.main import main
+from m3jax.evaluate import averages, embed
+from m3jax.evaluate.benchmarks import load_tasks
+from m3jax.evaluate.metrics import as_run, means, per_query
+from m3jax.evaluate.protocol import Settings
+from m3jax.evaluate.report import markdown, write_report
+from m3jax.evaluate.results import Result
+from m3jax.evaluate.run import evaluate
+from m3jax.evaluate.tasks import read_tasks
+from m3jax.search.encode import TextEncoder
+from m3jax.search.methods import METHODS, Depths
+from m3jax.search.scan import scan, top
+from m3jax.search.trec import read_qrels
+
+DOCUMENTS = [text for text in TEXTS if text.strip()]
+
+
+def write_real_task(folder, names=("",)):
+    """Tasks over the odd texts of tests/tiny.py: each asks for itself by its first words."""
+    write(folder / "corpus.jsonl", [{"_id": f"d{i}", "text": t} for i, t in enumerate(DOCUMENTS)])
+    for name in names:
+        dot = f".{name}" if name else ""
+        rows = [{"_id": f"q{i}", "text": f"{' '.join(t.split()[:2])} {name}".strip()}
+                for i, t in enumerate(DOCUMENTS)]  # fmt: skip
+        write(folder / f"queries{dot}.jsonl", rows)
+        judged = "".join(f"q{i}\td{i}\t2\nq{i}\td{(i + 1) % 4}\t1\n" for i in range(4, len(rows)))
+        write(folder / "qrels" / f"test{dot}.tsv", HEADER + judged)
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Counts the texts that any model encodes."""
+    texts = []
+    original = TextEncoder.encode
+
+    def counting(self, sentences, *args, **kwargs):
+        sentences = list(sentences)
+        texts.extend(sentences)
+        return original(self, sentences, *args, **kwargs)
+
+    monkeypatch.setattr(TextEncoder, "encode", counting)
+    return texts
+
+
+def run(*arguments, code=0):
+    assert main(["evaluate", *map(str, arguments)]) == code
+
+
+def test_all_methods_from_the_command_line(tiny_dir, tmp_path, encoded, capsys):
+    for name in ("squad/en", "squad/de"):
+        write_real_task(tmp_path / "tasks" / name)
+    write_real_task(tmp_path / "tasks" / "cross", names=("fr", "zh"))
+    command = ("--model", tiny_dir, "--task", tmp_path / "tasks", "--output", tmp_path / "out")
+    run(*command)
+    # The three corpora are the same, and so are the queries of the two monolingual tasks.
+    assert len(encoded) == len(DOCUMENTS) + 3 * (len(DOCUMENTS) - 4)
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(document["results"]) == 4 * len(METHODS)
+    assert {r["method"] for r in document["results"]} == set(METHODS)
+    protocol = next(r["protocol"] for r in document["results"] if r["method"] == "all")
+    assert protocol["depths"] == {"dense": 1000, "sparse": 1000, "rerank": 200}
+    assert protocol["weights"] == {"dense": 1.0, "sparse": 0.3, "colbert": 1.0}
+    assert protocol["remove_self"] is False and protocol["query_prefix"] == ""
+    assert (protocol["query_tokens"], protocol["passage_tokens"]) == (128, 128)
+    assert protocol["pooling"] == "cls" and re.fullmatch("[0-9a-f]{16}", protocol["model_hash"])
+    assert {"jax", "m3jax", "python"} <= set(protocol["versions"]) and protocol["machine"]
+    assert set(document["averages"]["families"]["nDCG@10"]) == {"squad", "cross"}
+    assert document["by_language"]["cross"].keys() == {"fr", "zh"}
+    assert document["paper"]["averages"][0]["all"] == 71.5
+    text = (tmp_path / "out" / "results.md").read_text()
+    for expected in ("| **squad, mean of 2 tasks** |", "cross, mean of 2 sets", "arXiv 2402.03216",
+                     "| miracl nDCG@10 | 31.9 | 69.2 |", "- remove_self: false"):  # fmt: skip
+        assert expected in text
+    assert (tmp_path / "out" / "results.png").read_bytes().startswith(b"\x89PNG")
+
+    encoded.clear()
+    capsys.readouterr()
+    run(*command)
+    assert not encoded and capsys.readouterr().out.count("kept") == 4 * len(METHODS)
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == document
+
+
+def test_rankings_and_averages_are_those_of_brute_force(tiny, tmp_path):
+    for name in ("a/one", "a/two", "b"):
+        write_real_task(tmp_path / "tasks" / name, names=("x", "y") if name == "b" else ("",))
+    write(tmp_path / "tasks" / "a" / "two" / "qrels" / "test.tsv",
+          HEADER + "q1\td3\t1\nq2\td2\t1\n")  # fmt: skip
+    tasks = read_tasks(tmp_path / "tasks")
+    settings = Settings(depths=Depths(rerank=5))
+    results = evaluate(tiny, tasks, tmp_path / "out", settings)
+    (documents,) = tiny.encode_stream(DOCUMENTS)
+    for task in tasks:
+        for queries in task.query_sets:
+            scores = scan(next(tiny.encode_stream(queries.texts)), documents)
+            dense_top = [top(row, 5) for row in scores["dense"]]
+            orders = {
+                "dense": [top(row, 99) for row in scores["dense"]],
+                "sparse": [[d for d in top(row, 99) if row[d] > 0] for row in scores["sparse"]],
+                "dense+sparse": [top(row, 99) for row in scores["dense"] + 0.3 * scores["sparse"]],
+            }
+            for method, values in (("multivector", scores["colbert"]), ("all", scores["all"])):
+                orders[method] = [
+                    sorted(sorted(some), key=lambda d, row=row: -row[d])
+                    for some, row in zip(dense_top, values, strict=True)
+                ]
+            for method, order in orders.items():
+                run = as_run(
+                    (q, [f"d{i}" for i in some]) for q, some in zip(queries.ids, order, strict=True)
+                )
+                want = means(per_query(queries.qrels, run))
+                (got,) = [r for r in results if (r.task, r.query_set, r.method)
+                          == (task.name, queries.name, method)]  # fmt: skip
+                assert got.measures == pytest.approx(want), (task.name, method)
+    summary = averages.summarise(results)
+    values = {(r.task, r.query_set): r.measures["nDCG@10"] for r in results if r.method == "dense"}
+    a = (values["a/one", ""] + values["a/two", ""]) / 2
+    b = (values["b", "x"] + values["b", "y"]) / 2
+    assert summary.families["nDCG@10"]["a"]["dense"].value == pytest.approx(a)
+    assert summary.tasks["nDCG@10"]["b"]["dense"].value == pytest.approx(b)
+    level = summary.overall["nDCG@10"]["all"]["dense"]
+    assert level.value == pytest.approx((a + b) / 2)
+    low, high = level.as_json()["interval"]
+    assert low < level.value < high
+
+
+def test_adding_a_method_encodes_nothing_again(tiny, tmp_path, encoded):
+    write_real_task(tmp_path / "task")
+    tasks = read_tasks(tmp_path / "task")
+    evaluate(tiny, tasks, tmp_path / "out", Settings(methods=("dense",)))
+    assert len(encoded) == len(DOCUMENTS) + len(tasks[0].query_sets[0].ids)
+    encoded.clear()
+    evaluate(tiny, tasks, tmp_path / "out", Settings(methods=("dense", "all", "bm25")))
+    assert not encoded
+    # With "needed" only what the method uses is stored; then more has to be encoded.
+    settings = Settings(methods=("dense",), store="needed")
+    evaluate(tiny, tasks, tmp_path / "new", settings)
+    assert len(list((tmp_path / "new" / "embeddings").glob("corpus-*-d"))) == 1
+    encoded.clear()
+    evaluate(tiny, tasks, tmp_path / "new", Settings(methods=("sparse",), store="needed"))
+    assert encoded
+
+
+def test_a_change_of_protocol_is_another_result(tiny, tmp_path, encoded):
+    """Another prefix, length, number format or text must not meet old embeddings."""
+    write_real_task(tmp_path / "task")
+    tasks = read_tasks(tmp_path / "task")
+    dense = Settings(methods=("dense",))
+    (first,) = evaluate(tiny, tasks, tmp_path / "out", dense)
+    prefixed = M3Embedder(
+        tiny.encoder.model, query_instruction="query: ", passage_instruction="passage: "
+    )
+    encoded.clear()
+    (second,) = evaluate(prefixed, tasks, tmp_path / "out", dense)
+    assert {text[:7] for text in encoded} == {"query: ", "passage"}
+    assert second.protocol["query_prefix"] == "query: " and first.values != second.values
+    for settings in (
+        Settings(methods=("dense",), passage_length=8),
+        Settings(methods=("dense",), query_length=4),
+        Settings(methods=("dense",), dtype="float16"),
+    ):
+        encoded.clear()
+        evaluate(tiny, tasks, tmp_path / "out", settings)
+        assert encoded
+    encoded.clear()
+    evaluate(tiny, tasks, tmp_path / "out", Settings(methods=("dense",), top_k=3))
+    assert not encoded  # measured anew, from the same vectors
+    write(tmp_path / "task" / "corpus.jsonl",
+          [{"_id": f"d{i}", "text": t + " changed"} for i, t in enumerate(DOCUMENTS)])  # fmt: skip
+    evaluate(tiny, read_tasks(tmp_path / "task"), tmp_path / "out", dense)
+    assert len(encoded) == len(DOCUMENTS)
+
+
+def test_a_stopped_run_goes_on(tiny, tmp_path, encoded):
+    write_real_task(tmp_path / "task", names=("a", "b"))
+    tasks = read_tasks(tmp_path / "task")
+    seen = []
+
+    def stop(result, kept):
+        seen.append(result)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    settings = Settings(methods=("dense", "sparse"))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny, tasks, tmp_path / "out", settings, tell=stop)
+    encoded.clear()
+    kept = []
+    evaluate(tiny, tasks, tmp_path / "out", settings, tell=lambda result, old: kept.append(old))
+    assert kept == [True, True, True, False] and not encoded
+    damaged = next((tmp_path / "out" / "results").glob("*.json"))
+    damaged.write_text("{")
+    with pytest.raises(ValueError, match=f"{damaged.name} is damaged .*; delete it"):
+        evaluate(tiny, tasks, tmp_path / "out", settings)
+
+
+def test_a_document_with_the_querys_id_is_removed_on_request_only(tiny, tmp_path):
+    write(tmp_path / "task" / "corpus.jsonl",
+          [{"_id": f"x{i}", "text": t} for i, t in enumerate(DOCUMENTS)])  # fmt: skip
+    write(tmp_path / "task" / "queries.jsonl", [{"_id": "x0", "text": DOCUMENTS[0]}])
+    write(tmp_path / "task" / "qrels" / "test.tsv", HEADER + "x0\tx0\t1\n")
+    tasks = read_tasks(tmp_path / "task")
+    for method in ("bm25", "dense", "sparse"):
+        values = [
+            evaluate(tiny, tasks, tmp_path / "out", Settings(methods=(method,), remove_self=r))
+            for r in (False, True)
+        ]
+        assert [v[0].measures["MRR@10"] > 0 for v in values] == [True, False]
+        assert [v[0].protocol["remove_self"] for v in values] == [False, True]
+
+
+def test_mkqa_counts_passages_that_hold_an_answer(tiny, tmp_path):
+    rows = json.loads(json.dumps(MKQA))
+    rows[0]["answers"]["en"][0]["type"] = "entity"
+    write(tmp_path / "mkqa.jsonl", rows)
+    passages = ["Ada  Byron wrote.", "The year of 1843", "nothing", "Adam"]
+    write(tmp_path / "nq" / "corpus.jsonl",
+          [{"_id": f"n{i}", "title": "", "text": t} for i, t in enumerate(passages)])  # fmt: skip
+    tasks = load_tasks("mkqa/en", data=str(tmp_path))
+    results = evaluate(tiny, tasks, tmp_path / "out", Settings(methods=("dense", "multivector")))
+    for result in results:  # all four passages are among the first 20
+        assert result.measures == {"Recall@20": 1.0, "Recall@100": 1.0}
+        assert result.primary == "Recall@100" and result.protocol["judged_by"] == "answers"
+    (one,) = evaluate(tiny, tasks, tmp_path / "out", Settings(methods=("bm25",), top_k=1))
+    assert set(one.values["Recall@20"]) <= {0.0, 1.0}
+    text = markdown(results, *_summary(results))
+    assert "| mkqa/en |" in text and "Recall@100, in percent" in text
+
+
+def _summary(results):
+    return averages.summarise(results), averages.comparisons(results)
+
+
+def test_the_paper_stands_beside_its_benchmarks(tmp_path):
+    results = [
+        Result(
+            task=f"miracl/{language}", family="miracl", query_set="", language=language,
+            method="dense", primary="nDCG@10", queries=["q1", "q2"], languages=[language] * 2,
+            values={"nDCG@10": [0.5, 0.7], "Recall@100": [1.0, 0.9]},
+            protocol={"warnings": ["beware"], "queries": {"sampled_from": None}}, seconds=0.0,
+        )
+        for language in ("ar", "de")
+    ]  # fmt: skip
+    write_report(tmp_path, results)
+    text = (tmp_path / "results.md").read_text()
+    assert "| miracl/ar | Dense | 60.0 | 78.4 | -18.4 |" in text
+    assert "| miracl, mean of the tasks above | Dense | 60.0 | 69.2 | -9.2 |" in text
+    assert "| miracl, mean of the tasks above | Dense | 95.0 | 95.5 | -0.5 |" in text
+    assert "- warning: beware" in text
+
+
+def test_the_reference_codes_fusion_on_request(tiny, tmp_path):
+    """With lists of two documents, one that a list lacks scores 0 there instead of its score."""
+    write_real_task(tmp_path / "task")
+    tasks = read_tasks(tmp_path / "task")
+    found = []
+    for compat in (None, "flagembedding"):
+        settings = Settings(
+            methods=("dense+sparse",), compat=compat, depths=Depths(dense=2, sparse=2, rerank=2)
+        )
+        found += evaluate(tiny, tasks, tmp_path / "out", settings)
+    assert [r.protocol["compat"] for r in found] == [None, "flagembedding"]
+    assert found[0].values != found[1].values
+
+
+def test_bm25_over_words_needs_no_model(tmp_path, capsys):
+    write_task(tmp_path / "toy")
+    output = tmp_path / "out"
+    run("--task", tmp_path / "toy", "--methods", "bm25", "--bm25", "words", "--output", output)
+    assert "toy                      bm25          nDCG@10" in capsys.readouterr().out
+    run("--task", tmp_path / "toy", "--methods", "bm25", "--output", output, code=1)
+    assert "only BM25 over words works without a model" in capsys.readouterr().err
+
+
+def test_stored_runs_are_measured_and_compared(tiny_dir, tmp_path, capsys):
+    write_real_task(tmp_path / "task")
+    output = tmp_path / "out"
+    run("--model", tiny_dir, "--task", tmp_path / "task", "--methods", "bm25,dense", "--output",
+        output, "--save-runs")  # fmt: skip
+    want = {r["method"]: r["measures"] for r in json.loads((output / "results.json").read_text())
+            ["results"]}  # fmt: skip
+    files = {method: next((output / "runs").glob(f"task.{method}.*")) for method in want}
+    capsys.readouterr()
+    qrels = tmp_path / "task" / "qrels" / "test.tsv"
+    run("--run", files["bm25"], files["dense"], "--qrels", qrels, "--output", tmp_path / "stored")
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "stored" / "results.json").read_text())
+    for method, file in files.items():
+        row = found["runs"][file.name]
+        assert row["measures"] == pytest.approx(want[method])
+        assert row["queries"] == len(read_qrels(qrels))
+        assert f"| {file.name} | {100 * row['measures']['nDCG@10']:.2f}" in printed
+    (pair,) = found["comparisons"]
+    difference = want["bm25"]["nDCG@10"] - want["dense"]["nDCG@10"]
+    assert pair["difference"] == pytest.approx(difference)
+    run("--run", files["dense"], "--qrels", qrels, "--measures", "P@1,Success@5")
+    assert "P@1 | Success@5" in capsys.readouterr().out
+
+
+def test_queries_missing_from_a_stored_run(tmp_path, capsys):
+    (tmp_path / "qrels.tsv").write_text(HEADER + "q1\ta\t1\nq2\ta\t1\n")
+    (tmp_path / "run").write_text("q1 Q0 a 1 2.5 t\nq9 Q0 a 1 2 t\n")
+    files = ("--run", tmp_path / "run", "--qrels", tmp_path / "qrels.tsv", "--measures", "MRR")
+    run(*files)
+    assert "| run | 50.00 [0.0, 100.0] | 2 | 1 | 1 |" in capsys.readouterr().out
+    run(*files, "--skip-missing")
+    assert "| run | 100.00 [100.0, 100.0] | 1 | 1 | 1 |" in capsys.readouterr().out
+    (tmp_path / "qrels.tsv").write_text(HEADER + "q7\ta\t1\n")
+    run(*files, code=1)
+    assert "judges none of the 2 queries" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "M", "--output", "o"], "name either tasks (--task) or stored runs (--run)"),
+        (["--task", "nowhere", "--output", "o"], "no task 'nowhere'"),
+        (["--task", "."], "--task needs --output"),
+        (["--run", "r"], "--run needs --qrels"),
+        (["--task", ".", "--output", "o", "--methods", "magic"], "method must be one of bm25"),
+        (["--task", ".", "--output", "o", "--depths", "1,2"], "--depths needs three numbers"),
+        (["--task", ".", "--output", "o", "--weights", "a"], "--weights needs numbers"),
+        (["--task", ".", "--output", "o", "--top-k", "0"], "top_k must be at least 1"),
+    ],
+)
+def test_wrong_arguments_are_explained(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    run(*arguments, code=1)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_it_runs_as_a_command(tiny_dir, tmp_path):
+    write_task(tmp_path / "toy")
+    arguments = ["--model", tiny_dir, "--task", tmp_path / "toy", "--output", tmp_path / "out",
+                 "--methods", "dense", "--pooling", "mean", "--query-prefix", "query: ",
+                 "--measures", "P@1"]  # fmt: skip
+    out = subprocess.run(
+        [sys.executable, "-m", "m3jax", "evaluate", *map(str, arguments)],
+        capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    assert "toy                      dense         P@1" in out.stdout
+    protocol = json.loads((tmp_path / "out" / "results.json").read_text())["results"][0]["protocol"]
+    assert protocol["pooling"] == "mean" and protocol["query_prefix"] == "query: "
+
+
+def test_queries_are_searched_in_parts(tiny, tmp_path, monkeypatch):
+    write_real_task(tmp_path / "task")
+    tasks = read_tasks(tmp_path / "task")
+    whole = evaluate(tiny, tasks, tmp_path / "one", Settings())
+    monkeypatch.setattr(embed, "QUERY_SHARD", 3)
+    parts = evaluate(tiny, tasks, tmp_path / "two", Settings())
+    for a, b in zip(whole, parts, strict=True):
+        assert a.queries == b.queries
+        for name in a.values:
+            np.testing.assert_allclose(a.values[name], b.values[name], atol=1e-12)
