@@ -273,7 +273,8 @@ class TrainConfig:
     keep: int = 2  # the newest checkpoints kept
     log_every: int = 10
     evaluate_every: int = 0  # 0: never
-    evaluate_task: str = ""  # a directory in BEIR's layout
+    evaluate_task: str = ""  # a directory in BEIR's layout, or a folder of such
+    evaluate_queries: int = 200  # of each query set; 0: all
     workers: int = 0  # processes that read and tokenise; 0: threads
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
@@ -284,7 +285,7 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self):
-        for name in ("steps", "save_every", "evaluate_every", "workers"):
+        for name in ("steps", "save_every", "evaluate_every", "evaluate_queries", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("epochs", "keep", "log_every"):

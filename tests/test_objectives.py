@@ -25,7 +25,7 @@ from m3jax.train.objectives import (
     objective,
     passage_keys,
 )
-from m3jax.train.optimizer import make_optimizer, parts
+from m3jax.train.optimizer import join_params, make_optimizer, parts, split_params
 from m3jax.types import Targets
 
 FINETUNE = LossConfig(self_distill_start=0, mask_duplicates=False, padding_competes=True)
@@ -261,31 +261,35 @@ def optax_promotion():
 def test_each_part_has_its_learning_rate(model):
     grads = jax.tree.map(jnp.ones_like, model.params)
     config = OptimizerConfig(
-        learning_rate=1e-3, sparse_rate=10.0, colbert_rate=0.0, weight_decay=0.0
+        learning_rate=1e-3, sparse_rate=10.0, colbert_rate=0.0, weight_decay=0.0, clip_norm=0.0
     )
-    optimizer = make_optimizer(config, LossConfig())
+    optimizer = make_optimizer(config)
     updates, _ = optimizer.update(grads, optimizer.init(model.params), model.params)
     sizes = {p: float(jnp.abs(u).max()) for p, u in sharding.flatten(cast(dict, updates)).items()}
     for path, part in sharding.flatten(parts(model.params)).items():
-        want = {"encoder": 1e-3, "sparse": 1e-2, "colbert": 0.0}[part]
+        want = {"other": 1e-3, "sparse": 1e-2, "colbert": 0.0}[part]
         assert sizes[path] == pytest.approx(want, rel=1e-4), path
 
 
 @pytest.mark.usefixtures("optax_promotion")
 def test_frozen_parts_stay_and_biases_do_not_decay(model):
-    zero = jax.tree.map(jnp.zeros_like, model.params)
     config = OptimizerConfig(learning_rate=1.0, weight_decay=0.1)
-    optimizer = make_optimizer(config, HEAD_ONLY)
-    updates, _ = optimizer.update(zero, optimizer.init(model.params), model.params)
+    trained, frozen = split_params(model.params, config, HEAD_ONLY)
+    assert set(frozen) == {"encoder"} and set(trained) == {"heads"}
+    zero = jax.tree.map(jnp.zeros_like, trained)
+    optimizer = make_optimizer(config)
+    updates, _ = optimizer.update(zero, optimizer.init(trained), trained)
     for path, update in sharding.flatten(cast(dict, updates)).items():
         decays = path in ("heads/colbert/kernel", "heads/sparse/kernel")
         assert bool((update != 0).any()) == decays, path
+    whole = sharding.flatten(join_params(trained, frozen))
+    assert whole.keys() == sharding.flatten(model.params).keys()
 
 
 @pytest.mark.usefixtures("optax_promotion")
 def test_a_few_steps_lower_the_loss(model):
     batch = make_batch(model, 4, 2)
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3), FINETUNE)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3))
 
     @jax.jit
     def step(params, state, number):

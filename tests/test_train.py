@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from examples_in_memory import make_examples
 
-from m3jax import M3Embedder
+from m3jax import M3Embedder, pretrained
 from m3jax.cli.main import main
 from m3jax.cli.train import read_config
 from m3jax.config import (
@@ -76,12 +76,12 @@ def run(config, workdir, evaluate=None):
 
 
 def losses(workdir):
-    return [row["loss"] for row in read_metrics(workdir)]
+    return [row["loss"] for row in read_metrics(workdir) if "loss" in row]
 
 
 def test_a_run_leaves_a_model_curves_and_metrics(config, tmp_path):
     stopped = run(config, tmp_path / "run")
-    assert stopped.whole and stopped.step == 6
+    assert stopped.whole and stopped.step == 6 and stopped.model is not None
     rows = read_metrics(tmp_path / "run")
     assert [row["step"] for row in rows] == list(range(6))
     wanted = {"loss", "nce/dense", "nce/sparse", "nce/colbert", "nce/fused", "accuracy/dense"}
@@ -103,7 +103,7 @@ def test_the_loss_falls_on_what_it_sees(config, tmp_path):
     )
     run(config, tmp_path / "run")
     got = losses(tmp_path / "run")
-    assert np.mean(got[-5:]) < 0.8 * np.mean(got[:5])
+    assert np.mean(got[-5:]) < 0.9 * np.mean(got[:5])
 
 
 class Killed(BaseException):
@@ -185,10 +185,10 @@ def test_retromae_learns_and_exports_an_encoder(config, files, tmp_path):
     got = losses(tmp_path / "run")
     assert np.mean(got[-5:]) < 0.8 * got[0]
     assert stopped.model is not None
-    model = M3Embedder.from_pretrained(stopped.model)
-    assert set(flatten(model.params)) == set(
-        flatten(M3Embedder.from_pretrained(config.model).params)
-    )
+    before, after = (flatten(pretrained.load(x).params) for x in (config.model, stopped.model))
+    assert before.keys() == after.keys()
+    assert np.abs(after["encoder/embeddings/word"] - before["encoder/embeddings/word"]).max() > 1e-4
+    assert np.array_equal(after["heads/sparse/kernel"], before["heads/sparse/kernel"])  # untrained
 
 
 def test_accumulation_keeps_its_own_negatives(config, tmp_path):

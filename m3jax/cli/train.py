@@ -98,4 +98,4 @@ def _evaluator(config):
         return None
     from m3jax.evaluate.during_training import evaluator
 
-    return evaluator(config.evaluate_task)
+    return evaluator(config)

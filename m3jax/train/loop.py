@@ -80,14 +80,21 @@ def train(
 
 def export(run: Run, state: Any, directory: Path) -> Path:
     """Writes the trained model as a directory that every command takes; replaces an older one."""
+    _write(_on_host(run, state), directory)
+    return directory
+
+
+def _on_host(run: Run, state: Any) -> pretrained.Pretrained:
+    """The model of this step, whole in every process. All processes must ask together."""
     params = run.model_of(state)
     if jax.process_count() > 1:
         params = multihost_utils.process_allgather(params, tiled=True)
-        if jax.process_index():
-            return directory
-    model = dataclasses.replace(run.start, params=jax.tree.map(np.asarray, params))
-    pretrained.save(directory, model, replace=True)
-    return directory
+    return dataclasses.replace(run.start, params=jax.tree.map(np.asarray, params))
+
+
+def _write(model: pretrained.Pretrained, directory: Path) -> None:
+    if jax.process_index() == 0:
+        pretrained.save(directory, model, replace=True)
 
 
 def _restored(checkpoints: Checkpoints, run: Run, config: TrainConfig) -> tuple[Any, int]:
@@ -132,8 +139,16 @@ def _timed(
 
 
 def _evaluate(evaluate: Evaluate, run: Run, state, step: int, report: Report, workdir: Path):
-    """Measures the model of this step; the best one by the first number is kept as `best`."""
-    model = dataclasses.replace(run.start, params=run.model_of(state))
+    """Measures the model of this step; the best one by the first number is kept as `best`.
+
+    One process measures, on its own devices; the others wait for it at the next step.
+    """
+    if jax.process_count() > 1:
+        model = _on_host(run, state)
+        if jax.process_index():
+            return
+    else:
+        model = dataclasses.replace(run.start, params=run.model_of(state))
     scores = evaluate(model)
     report.record(step, {f"evaluate/{name}": value for name, value in scores.items()})
     told = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -142,10 +157,10 @@ def _evaluate(evaluate: Evaluate, run: Run, state, step: int, report: Report, wo
     first = next(iter(scores.values()))
     before = json.loads(best.read_text(encoding="utf-8"))["score"] if best.is_file() else -np.inf
     if first > before:
-        export(run, state, workdir / "best")
-        if jax.process_index() == 0:
-            text = json.dumps({"step": step + 1, "score": first, **scores}, indent=2)
-            best.write_text(text + "\n", encoding="utf-8")
+        _write(dataclasses.replace(model, params=jax.tree.map(np.asarray, model.params)),
+               workdir / "best")  # fmt: skip
+        text = json.dumps({"step": step + 1, "score": first, **scores}, indent=2)
+        best.write_text(text + "\n", encoding="utf-8")
 
 
 def _due(step: int, every: int) -> bool:

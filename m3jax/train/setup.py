@@ -30,7 +30,8 @@ from m3jax.train.step import (
 )
 
 # Fields that may differ between a run and its resumption: they decide nothing of the result.
-FREE = ("log_every", "save_every", "keep", "workers", "evaluate_every", "evaluate_task", "mesh")
+FREE = ("log_every", "save_every", "keep", "workers", "evaluate_every", "evaluate_task",
+        "evaluate_queries", "mesh")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

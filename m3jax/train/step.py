@@ -72,40 +72,12 @@ def make_trainer(
     negatives of its own (accumulation). Dropout's keys are folded from (key, step, batch). The
     metrics are those of the last batch, the loss the mean; `gradient_norm` is before clipping.
     """
-
-    def split(params: Params) -> tuple[Params, Params]:
-        return split_params(params, config, loss)
-
-    def init(params: Params) -> TrainState:
-        trained, _ = split(params)
-        like = jax.eval_shape(optimizer.init, trained)
-        opt_state = jax.jit(optimizer.init, out_shardings=state_sharding(like, mesh))(trained)
-        ema = jax.tree.map(jnp.copy, params) if config.ema else None
-        step = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(mesh, P()))
-        return TrainState(step, params, opt_state, ema)
-
-    def compute(state: TrainState, batch: Any, key: jax.Array, number: int) -> Gradients:
-        trained, frozen = split(state.params)
-        key = jax.random.fold_in(jax.random.fold_in(key, state.step), number)
-        join = functools.partial(_join, frozen)
-        (value, metrics), grads = gradients(trained, join, batch, state.step, key)
-        return (value, metrics), jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+    compute = functools.partial(_compute, gradients, config, loss)
 
     def apply(state: TrainState, grads: Params, metrics: Metrics) -> tuple[TrainState, Metrics]:
-        trained, frozen = split(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
-        trained = optax.apply_updates(trained, updates)
-        params = join_params(cast(Params, trained), frozen)
-        ema = state.ema
-        if ema is not None:
-            ema = jax.tree.map(lambda a, b: config.ema * a + (1 - config.ema) * b, ema, params)
-        metrics = metrics | {
-            "gradient_norm": optax.global_norm(grads),
-            "learning_rate": jnp.asarray(
-                config.learning_rate * schedule(state.step), dtype=jnp.float32
-            ),
-        }
-        new = TrainState(state.step + 1, params, opt_state, ema)
+        new = _apply(optimizer, config, loss, state, grads)
+        rate = jnp.asarray(config.learning_rate * schedule(state.step), dtype=jnp.float32)
+        metrics = metrics | {"gradient_norm": optax.global_norm(grads), "learning_rate": rate}
         return jax.lax.with_sharding_constraint(new, state_sharding(new, mesh)), metrics
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -117,21 +89,69 @@ def make_trainer(
     finish = jax.jit(apply, donate_argnums=(0, 1))
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def add(total: Params, more: Params, loss, more_loss):
-        return jax.tree.map(jnp.add, total, more), loss + more_loss
+    def add(total: Params, more: Params):
+        return jax.tree.map(jnp.add, total, more)
 
     def update(state: TrainState, batches: Sequence[Any], key: jax.Array):
         if len(batches) == 1:
             return whole(state, batches[0], key)
         (loss, metrics), total = one(state, batches[0], key, 0)
         for number, batch in enumerate(batches[1:], start=1):
-            (more_loss, metrics), grads = one(state, batch, key, number)
-            total, loss = add(total, grads, loss, more_loss)
-        count = len(batches)
-        mean = jax.tree.map(lambda leaf: leaf / count, total)
-        return finish(state, mean, metrics | {"loss": loss / count})
+            (more, metrics), grads = one(state, batch, key, number)
+            total, loss = add(total, grads), loss + more
+        mean = jax.tree.map(lambda leaf: leaf / len(batches), total)
+        return finish(state, mean, metrics | {"loss": loss / len(batches)})
 
-    return Trainer(init, update)
+    return Trainer(functools.partial(_init, optimizer, config, loss, mesh), update)
+
+
+def _init(
+    optimizer: optax.GradientTransformation,
+    config: OptimizerConfig,
+    loss: LossConfig | None,
+    mesh: Mesh,
+    params: Params,
+) -> TrainState:
+    trained, _ = split_params(params, config, loss)
+    like = jax.eval_shape(optimizer.init, trained)
+    opt_state = jax.jit(optimizer.init, out_shardings=state_sharding(like, mesh))(trained)
+    ema = jax.tree.map(jnp.copy, params) if config.ema else None
+    step = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(mesh, P()))
+    return TrainState(step, params, opt_state, ema)
+
+
+def _compute(
+    gradients: LossFunction,
+    config: OptimizerConfig,
+    loss: LossConfig | None,
+    state: TrainState,
+    batch: Any,
+    key: jax.Array,
+    number: int,
+) -> Gradients:
+    """Loss, metrics and float32 gradients of the trained part, for the step's `number`th batch."""
+    trained, frozen = split_params(state.params, config, loss)
+    key = jax.random.fold_in(jax.random.fold_in(key, state.step), number)
+    join = functools.partial(_join, frozen)
+    (value, metrics), grads = gradients(trained, join, batch, state.step, key)
+    return (value, metrics), jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+
+
+def _apply(
+    optimizer: optax.GradientTransformation,
+    config: OptimizerConfig,
+    loss: LossConfig | None,
+    state: TrainState,
+    grads: Params,
+) -> TrainState:
+    """The state after a step with these gradients; frozen parameters stay as they are."""
+    trained, frozen = split_params(state.params, config, loss)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    params = join_params(cast(Params, optax.apply_updates(trained, updates)), frozen)
+    ema = state.ema
+    if ema is not None:
+        ema = jax.tree.map(lambda a, b: config.ema * a + (1 - config.ema) * b, ema, params)
+    return TrainState(state.step + 1, params, opt_state, ema)
 
 
 def state_sharding(state: Any, mesh: Mesh) -> Any:
