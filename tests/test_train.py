@@ -53,6 +53,13 @@ def promotion():
 
 
 @pytest.fixture
+def one_device(monkeypatch):
+    """Programs for one device compile faster; what meshes change has tests of its own."""
+    devices = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+
+
+@pytest.fixture
 def config(tiny_dir, files):
     return TrainConfig(
         model=str(tiny_dir),
@@ -79,6 +86,7 @@ def losses(workdir):
     return [row["loss"] for row in read_metrics(workdir) if "loss" in row]
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_run_leaves_a_model_curves_and_metrics(config, tmp_path):
     stopped = run(config, tmp_path / "run")
     assert stopped.whole and stopped.step == 6 and stopped.model is not None
@@ -97,6 +105,7 @@ def test_a_run_leaves_a_model_curves_and_metrics(config, tmp_path):
     assert losses(tmp_path / "run") == [row["loss"] for row in rows]
 
 
+@pytest.mark.usefixtures("one_device")
 def test_the_loss_falls_on_what_it_sees(config, tmp_path):
     config = dataclasses.replace(
         config, steps=30, save_every=0, loss=LossConfig(self_distill=False, temperature=0.2)
@@ -110,6 +119,7 @@ class Killed(BaseException):
     """What no handler of the run expects."""
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_killed_run_goes_on_bit_for_bit(config, tmp_path, monkeypatch):
     run(config, tmp_path / "whole")
     update = setup.Run.update
@@ -119,14 +129,15 @@ def test_a_killed_run_goes_on_bit_for_bit(config, tmp_path, monkeypatch):
             raise Killed
         return update(self, state, batches)
 
-    monkeypatch.setattr(setup.Run, "update", dies)
-    with pytest.raises(Killed):
-        run(config, tmp_path / "killed")
-    monkeypatch.undo()
+    with monkeypatch.context() as dying:
+        dying.setattr(setup.Run, "update", dies)
+        with pytest.raises(Killed):
+            run(config, tmp_path / "killed")
     assert run(config, tmp_path / "killed").whole
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("one_device")
 def test_sigterm_saves_and_the_same_command_goes_on(config, tmp_path):
     run(config, tmp_path / "whole")
 
@@ -144,16 +155,17 @@ def test_sigterm_saves_and_the_same_command_goes_on(config, tmp_path):
     assert (best["step"], best["score"]) == (3, 0.5)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
-def test_meshes_give_the_losses_of_one_device(config, tmp_path, sizes, monkeypatch):
-    everything = jax.devices()
-    monkeypatch.setattr(jax, "devices", lambda: everything[:1])
-    run(config, tmp_path / "one")
-    monkeypatch.undo()
-    data, fsdp, tensor = sizes
-    config = dataclasses.replace(config, mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor))
-    run(config, tmp_path / "many")
-    np.testing.assert_allclose(losses(tmp_path / "many"), losses(tmp_path / "one"), rtol=2e-4)
+def test_meshes_give_the_losses_of_one_device(config, tmp_path, monkeypatch):
+    with monkeypatch.context() as few:
+        few.setattr(jax, "devices", lambda devices=jax.devices()[:1]: devices)
+        run(config, tmp_path / "one")
+    for data, fsdp, tensor in ((8, 1, 1), (2, 4, 1), (2, 2, 2)):
+        workdir = tmp_path / f"{data}{fsdp}{tensor}"
+        run(
+            dataclasses.replace(config, mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor)),
+            workdir,
+        )
+        np.testing.assert_allclose(losses(workdir), losses(tmp_path / "one"), rtol=2e-4)
 
 
 def test_a_run_moves_to_another_mesh(config, tmp_path):
@@ -170,6 +182,7 @@ def _ask_to_stop(model):
     return {"ndcg@10": 0.0}
 
 
+@pytest.mark.usefixtures("one_device")
 def test_retromae_learns_and_exports_an_encoder(config, files, tmp_path):
     config = dataclasses.replace(
         config,
@@ -191,6 +204,7 @@ def test_retromae_learns_and_exports_an_encoder(config, files, tmp_path):
     assert np.array_equal(after["heads/sparse/kernel"], before["heads/sparse/kernel"])  # untrained
 
 
+@pytest.mark.usefixtures("one_device")
 def test_accumulation_keeps_its_own_negatives(config, tmp_path):
     """Two batches a step: the loss is the mean of what each alone gives to the same weights."""
     still = dataclasses.replace(
@@ -207,6 +221,7 @@ def test_accumulation_keeps_its_own_negatives(config, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("one_device")
 def test_another_config_or_other_data_is_refused(config, files, tmp_path):
     run(dataclasses.replace(config, steps=2), tmp_path / "run")
     with pytest.raises(ValueError, match="another steps: 2 there, 6 here"):
@@ -216,6 +231,7 @@ def test_another_config_or_other_data_is_refused(config, files, tmp_path):
         run(changed, tmp_path / "run")
 
 
+@pytest.mark.usefixtures("one_device")
 def test_no_number_stops_the_run_and_names_the_checkpoint(config, tmp_path):
     wild = dataclasses.replace(
         config,
@@ -227,6 +243,7 @@ def test_no_number_stops_the_run_and_names_the_checkpoint(config, tmp_path):
         run(wild, tmp_path / "run")
 
 
+@pytest.mark.usefixtures("one_device")
 def test_the_command(config, files, tmp_path, tiny_dir, capsys):
     config_file = tmp_path / "mine.py"
     config_file.write_text(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ class Checkpoints:
         """Begins to write; training goes on. Waits for the one before, and seals it."""
         self.finish()
         named = _named(state)
+        if jax.default_backend() == "cpu":
+            # There Orbax writes from the arrays' own memory, which the next step, to which they
+            # are donated, would overwrite.
+            named = jax.tree.map(jnp.copy, named)
         metadata = metadata | {_SHAPES: _shapes(named)}
         self._manager.save(
             step,

@@ -127,7 +127,7 @@ def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, feed: Feed) -> Run:
         gradients = m3_gradients(start.config, loss, config.step, config.compute, mesh)
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
-    trainer = make_trainer(gradients, optimizer, config.optimizer, loss, schedule, mesh)
+    trainer = make_trainer(gradients, optimizer, config.optimizer, loss, schedule, mesh, params)
     return Run(start, mesh, feed, trainer.init(params), trainer, keys[1])
 
 

@@ -39,7 +39,10 @@ LossFunction = Callable[
 
 
 class Trainer(NamedTuple):
-    """A run's functions; `update` compiles once for each shape of batch."""
+    """A run's functions; `update` compiles once for each shape of batch.
+
+    What `init` and `update` are given is theirs: the parameters, the old state.
+    """
 
     init: Callable[[Params], TrainState]
     update: Callable[[TrainState, Sequence[Any], jax.Array], tuple[TrainState, Metrics]]
@@ -65,28 +68,33 @@ def make_trainer(
     loss: LossConfig | None,
     schedule: optax.Schedule,
     mesh: Mesh,
+    like: Params,
 ) -> Trainer:
-    """The functions of a run.
+    """The functions of a run on parameters of the shapes of `like`.
 
     `update(state, batches, key)` takes one step on the mean gradient of the batches, each with
     negatives of its own (accumulation). Dropout's keys are folded from (key, step, batch). The
     metrics are those of the last batch, the loss the mean; `gradient_norm` is before clipping.
     """
     compute = functools.partial(_compute, gradients, config, loss)
+    start = functools.partial(_start, optimizer, config, loss)
+    # Named for the outputs, so that every step, the first and one after a restore too, receives
+    # its state in the same way and runs the same program: that is what makes a resumed run equal.
+    placed = state_sharding(jax.eval_shape(start, like), mesh)
 
     def apply(state: TrainState, grads: Params, metrics: Metrics) -> tuple[TrainState, Metrics]:
         new = _apply(optimizer, config, loss, state, grads)
         rate = jnp.asarray(config.learning_rate * schedule(state.step), dtype=jnp.float32)
         metrics = metrics | {"gradient_norm": optax.global_norm(grads), "learning_rate": rate}
-        return jax.lax.with_sharding_constraint(new, state_sharding(new, mesh)), metrics
+        return new, metrics
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=(placed, None))
     def whole(state: TrainState, batch: Any, key: jax.Array):
         (_, metrics), grads = compute(state, batch, key, 0)
         return apply(state, grads, metrics)
 
     one = jax.jit(compute, static_argnums=3)
-    finish = jax.jit(apply, donate_argnums=(0, 1))
+    finish = jax.jit(apply, donate_argnums=0, out_shardings=(placed, None))
 
     @functools.partial(jax.jit, donate_argnums=0)
     def add(total: Params, more: Params):
@@ -102,22 +110,19 @@ def make_trainer(
         mean = jax.tree.map(lambda leaf: leaf / len(batches), total)
         return finish(state, mean, metrics | {"loss": loss / len(batches)})
 
-    return Trainer(functools.partial(_init, optimizer, config, loss, mesh), update)
+    return Trainer(jax.jit(start, donate_argnums=0, out_shardings=placed), update)
 
 
-def _init(
+def _start(
     optimizer: optax.GradientTransformation,
     config: OptimizerConfig,
     loss: LossConfig | None,
-    mesh: Mesh,
     params: Params,
 ) -> TrainState:
+    """The state before the first step."""
     trained, _ = split_params(params, config, loss)
-    like = jax.eval_shape(optimizer.init, trained)
-    opt_state = jax.jit(optimizer.init, out_shardings=state_sharding(like, mesh))(trained)
     ema = jax.tree.map(jnp.copy, params) if config.ema else None
-    step = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(mesh, P()))
-    return TrainState(step, params, opt_state, ema)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(trained), ema)
 
 
 def _compute(
