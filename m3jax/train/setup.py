@@ -63,7 +63,9 @@ def prepare(config: TrainConfig, workdir: Path) -> tuple[TrainConfig, Run]:
     """
     mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh), devices=jax.devices())
     start = pretrained.load(config.model, mesh=mesh, pooling=config.pooling, seed=config.seed)
-    longest = max(config.data.query_length, config.data.passage_length)
+    longest = config.data.query_length  # that of plain texts
+    if config.objective != "retromae":
+        longest = max(longest, config.data.passage_length)
     if longest > start.config.encoder.max_length:
         raise ValueError(
             f"{config.model} takes texts of up to {start.config.encoder.max_length} tokens, "

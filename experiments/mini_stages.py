@@ -1,0 +1,100 @@
+"""The three stages on real data at the size of two CPU cores: does each loss fall?
+
+    python experiments/mini_stages.py --model DIR --data TRAIN [--steps 200]
+
+DIR is a small encoder with M3 heads (`m3jax convert init-heads`), TRAIN a folder of training files.
+Each stage is `m3jax train` with its config under configs/mini/, from the same model; this checks
+the machinery of each, not a recipe. Run again after a stop, it goes on. Writes
+experiments/results/mini_stages.json and mini_stages_STAGE.png. An hour on 2 cores.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m3jax.train.report import read_metrics
+
+RESULTS = Path(__file__).parent / "results"
+CONFIGS = Path(__file__).parents[1] / "configs" / "mini"
+# Files by stage, and fields that make a step small enough.
+STAGES = {
+    "retromae": ("qa_*.jsonl.gz", ["data.edges=(96,)", "data.query_length=96"]),
+    "contrastive": ("par_*.jsonl.gz", []),
+    "finetune": ("qa_*.jsonl.gz", ["data.passage_length=128", "data.edges=(64,128)",
+                                   "data.batch_sizes=(12,8)"]),
+}  # fmt: skip
+FIRST = 20  # steps whose mean is compared with the last ones'
+
+
+def main() -> None:
+    """Trains each stage, keeps its curves and the means of its first and last losses."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True, help="a folder of training files")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--examples", type=int, default=6000, help="a random sample for each stage")
+    parser.add_argument("--work", default="build/mini_stages")
+    options = parser.parse_args()
+    work = Path(options.work)
+    result: dict[str, Any] = {
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "model": Path(options.model).name, "steps": options.steps, "stages": {},
+    }  # fmt: skip
+    for stage, (pattern, fields) in STAGES.items():
+        sample = work / f"{stage}.jsonl"
+        if not sample.is_file():
+            write_sample(Path(options.data), pattern, sample, options.examples, stage)
+        train(stage, options.model, sample, work / stage, options.steps, fields)
+        result["stages"][stage] = summary(stage, work / stage)
+        (RESULTS / "mini_stages.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def write_sample(folder: Path, pattern: str, path: Path, count: int, stage: str) -> None:
+    """`count` lines of all files that match, by a fixed seed; passages alone for RetroMAE."""
+    lines = []
+    for file in sorted(folder.glob(pattern)):
+        with gzip.open(file, "rt", encoding="utf-8") as stream:
+            lines += stream
+    lines = random.Random(0).sample(lines, min(count, len(lines)))
+    if stage == "retromae":
+        lines = [json.dumps({"text": json.loads(line)["pos"][0]}) + "\n" for line in lines]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def train(stage: str, model: str, data: Path, workdir: Path, steps: int, fields: list[str]) -> None:
+    """`m3jax train`, as a user runs it."""
+    command = [sys.executable, "-m", "m3jax", "train", "--config", str(CONFIGS / f"{stage}.py")]
+    command += ["--model", model, "--data", str(data), "--workdir", str(workdir)]
+    for field in [f"steps={steps}", "data.one_source=False", *fields]:
+        command += ["--set", field]
+    subprocess.run(command, check=True)
+
+
+def summary(stage: str, workdir: Path) -> dict[str, Any]:
+    """Means over the first and the last steps of every loss and accuracy."""
+    rows = [row for row in read_metrics(workdir) if "loss" in row]
+    shutil.copy(workdir / "curves.png", RESULTS / f"mini_stages_{stage}.png")
+    names = [n for n in rows[0] if n.startswith(("loss", "nce/", "accuracy/", "mlm", "decoder"))]
+    means = {
+        name: [round(float(np.mean([row[name] for row in part])), 4)
+               for part in (rows[:FIRST], rows[-FIRST:])]
+        for name in names
+    }  # fmt: skip
+    tokens = sum(row["tokens"] for row in rows)
+    print(f"{stage}: loss {means['loss'][0]:.3f} -> {means['loss'][1]:.3f}, {tokens:,} tokens")
+    return {"first_and_last_20_steps": means, "tokens": tokens}
+
+
+if __name__ == "__main__":
+    main()
