@@ -206,6 +206,9 @@ def test_the_commands(tmp_path, tiny_dir, capfd):
     assert main([*build_it, str(tmp_path / "set"), "--skip-bad", "1"]) == 0
     assert "4 examples, 13 texts" in capfd.readouterr().out
     assert len(open_examples(tmp_path / "set")) == 4
+    assert main(["info", str(tmp_path / "set")]) == 0
+    told = capfd.readouterr().out
+    assert "examples" in told and "13" in told
     texts = str(write(tmp_path / "t.jsonl", lines({"text": "one"}, {"text": "two"})))
     build_it[3] = texts
     assert main([*build_it, str(tmp_path / "texts"), "--kind", "texts"]) == 0

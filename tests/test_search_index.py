@@ -205,6 +205,8 @@ def test_commands_from_corpus_to_run(tiny_dir, tmp_path, capsys):
     out = command("index", "--model", tiny_dir, "--corpus", tmp_path / "c.jsonl.gz", "--output",
                   index, "--shard-size", 20)  # fmt: skip
     assert "45 documents by dense, sparse, multivector" in out
+    told = command("info", index)
+    assert "documents" in told and "45" in told and "files" not in told
     assert main(["search", "--index", str(index), "--query", "the cat", "--explain", "--top-k", "3",
                  "--method", "dense+sparse", "--weights", "0.2,0.8"]) == 0  # fmt: skip
     shown = capsys.readouterr().out

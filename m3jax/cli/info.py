@@ -1,4 +1,4 @@
-"""Say what a model directory, a bundled or hub model, or a directory of embeddings is."""
+"""Say what a directory or a name is: a model, embeddings, an index, or training data."""
 
 import argparse
 import json
@@ -8,13 +8,15 @@ from typing import Any
 EXAMPLES = """\
 examples:
   m3jax info BAAI/bge-m3
-  m3jax info embeddings/
+  m3jax info INDEX
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL."""
-    parser.add_argument("model", metavar="MODEL", help="a model's directory or name, or embeddings")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a model's directory or name, or what another command made"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,13 +33,32 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rows(name: str) -> dict[str, Any]:
-    from m3jax.search import corpus
+    from m3jax.search import corpus, index
+    from m3jax.text import datasets
 
+    if (Path(name) / index.MANIFEST).is_file():
+        return _plain(index.read_manifest(Path(name)))
+    if (Path(name) / datasets.METADATA).is_file():
+        examples = datasets.open_examples(Path(name))
+        return {
+            "kind": examples.kind,
+            "examples": len(examples),
+            "texts": len(examples.lengths),
+            "tokens": f"{int(examples.lengths.sum()):,}",
+            "longest text (tokens)": int(examples.lengths.max(initial=0)),
+            "sources": ", ".join(examples.sources),
+            "tokenizer": examples.tokenizer,
+        }
     if (Path(name) / corpus.MANIFEST).is_file():
         manifest = corpus.read_manifest(Path(name))
         texts = sum(shard["texts"] for shard in manifest["shards"])
         return manifest | {"shards": len(manifest["shards"]), "texts": texts}
     return _model_rows(name)
+
+
+def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Without the digests of its files."""
+    return {name: value for name, value in manifest.items() if name != "files"}
 
 
 def _model_rows(name: str) -> dict[str, Any]:

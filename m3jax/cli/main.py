@@ -20,7 +20,7 @@ COMMANDS = {
     "evaluate": "measure retrieval on judged queries, and compare methods",
     "tune-weights": "find the weights of hybrid search on judged queries",
     "convert": "convert, check, lengthen and shrink checkpoints",
-    "info": "say what a model or a directory of embeddings is",
+    "info": "say what a model, an index or a data set is",
 }
 
 EXAMPLES = """\
