@@ -156,8 +156,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(config, tmp_path):
 
 
 def test_meshes_give_the_losses_of_one_device(config, tmp_path, monkeypatch):
+    first = jax.devices()[:1]
     with monkeypatch.context() as few:
-        few.setattr(jax, "devices", lambda devices=jax.devices()[:1]: devices)
+        few.setattr(jax, "devices", lambda: first)
         run(config, tmp_path / "one")
     for data, fsdp, tensor in ((8, 1, 1), (2, 4, 1), (2, 2, 2)):
         workdir = tmp_path / f"{data}{fsdp}{tensor}"

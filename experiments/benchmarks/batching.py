@@ -57,6 +57,7 @@ def fullness(way: str, feed: Feed, longest: bool) -> dict[str, Any]:
     steps = len(feed.plan(0).groups)
     for step in range(steps):
         batch = feed.batch(step)
+        assert isinstance(batch, TrainBatch)
         tokens, _, size = tokens_of(batch)
         sides = [batch.packed.rows] if batch.packed else [batch.queries, batch.passages]
         if longest:  # no ladder: as wide as the longest text of the batch, no filling
@@ -175,7 +176,9 @@ def main() -> None:
         model = pretrained.load(options.model)
         feed = Feed(examples, tokens, dataclasses.replace(BASE, batch_sizes=(16,) * len(EDGES)))
         short = next(step for step in range(10_000) if feed.spec(step).group == 0)
-        speed = encoder_speed(model, feed.batch(short))
+        batch = feed.batch(short)
+        assert isinstance(batch, TrainBatch)
+        speed = encoder_speed(model, batch)
     result["encoder_tokens_per_second"] = speed
     result["pipeline_over_encoder"] = result["ways"][2]["tokens_per_second"] / speed
     print(f"encoder, forward and backward: {speed:,.0f} tokens/s; the pipeline makes "
