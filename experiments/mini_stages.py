@@ -28,8 +28,8 @@ RESULTS = Path(__file__).parent / "results"
 CONFIGS = Path(__file__).parents[1] / "configs" / "mini"
 # Files by stage, and fields that make a step small enough.
 STAGES = {
-    "retromae": ("qa_*.jsonl.gz", ["data.edges=(96,)", "data.query_length=96"]),
-    "contrastive": ("par_*.jsonl.gz", []),
+    "retromae": ("qa_*.jsonl.gz", []),
+    "contrastive": ("par_*.jsonl.gz", ["data.batch_sizes=(16,12,8)"]),
     "finetune": ("qa_*.jsonl.gz", ["data.passage_length=128", "data.edges=(64,128)",
                                    "data.batch_sizes=(12,8)"]),
 }  # fmt: skip

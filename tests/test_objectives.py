@@ -128,8 +128,13 @@ def test_loss_and_every_gradient_equal_torch(tiny_dir, model, group, kind, in_ba
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (4, 2, 1), (2, 2, 2)])
-@pytest.mark.parametrize("teacher", [False, True])
+FEW = [((8, 1, 1), True), ((2, 2, 2), False)]
+MANY = [((8, 1, 1), False), ((4, 2, 1), True), ((4, 2, 1), False), ((2, 2, 2), True)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "teacher"), [*FEW, *(pytest.param(*c, marks=pytest.mark.slow) for c in MANY)]
+)
 def test_eight_devices_give_the_loss_and_gradients_of_one(model, tiny_dir, sizes, teacher):
     """All heads and the teacher see the negatives of every device."""
     batch = make_batch(model, 8, 2, teacher)

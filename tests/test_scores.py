@@ -141,7 +141,7 @@ def test_a_text_without_vectors_scores_zero_and_has_a_finite_gradient():
     assert colbert_scores(q, ~none, p, all_).tolist() == [[3, 0]]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 1000))
 def test_order_padding_and_repeats_do_not_matter(seed):
     rng = np.random.default_rng(seed)

@@ -59,7 +59,7 @@ def one_device(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: devices)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(tiny_dir, files):
     return TrainConfig(
         model=str(tiny_dir),
@@ -84,6 +84,17 @@ def run(config, workdir, evaluate=None):
 
 def losses(workdir):
     return [row["loss"] for row in read_metrics(workdir) if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def unbroken(config, tmp_path_factory):
+    """The losses of the whole run on one device."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    first = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as few, jax.numpy_dtype_promotion("standard"):
+        few.setattr(jax, "devices", lambda: first)
+        run(config, workdir)
+    return losses(workdir)
 
 
 @pytest.mark.usefixtures("one_device")
@@ -120,8 +131,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.usefixtures("one_device")
-def test_a_killed_run_goes_on_bit_for_bit(config, tmp_path, monkeypatch):
-    run(config, tmp_path / "whole")
+def test_a_killed_run_goes_on_bit_for_bit(config, unbroken, tmp_path, monkeypatch):
     update = setup.Run.update
 
     def dies(self, state, batches):
@@ -134,12 +144,11 @@ def test_a_killed_run_goes_on_bit_for_bit(config, tmp_path, monkeypatch):
         with pytest.raises(Killed):
             run(config, tmp_path / "killed")
     assert run(config, tmp_path / "killed").whole
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "killed") == unbroken
 
 
 @pytest.mark.usefixtures("one_device")
-def test_sigterm_saves_and_the_same_command_goes_on(config, tmp_path):
-    run(config, tmp_path / "whole")
+def test_sigterm_saves_and_the_same_command_goes_on(config, unbroken, tmp_path):
 
     def asks(model):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -150,32 +159,30 @@ def test_sigterm_saves_and_the_same_command_goes_on(config, tmp_path):
     assert (stopped.step, stopped.whole, stopped.model) == (3, False, None)
     assert (tmp_path / "stopped" / "best" / "m3jax.json").is_file()
     assert run(config, tmp_path / "stopped", lambda model: {"ndcg@10": 0.4}).whole
-    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "stopped") == unbroken
     best = json.loads((tmp_path / "stopped" / "best.json").read_text())
     assert (best["step"], best["score"]) == (3, 0.5)
 
 
-def test_meshes_give_the_losses_of_one_device(config, tmp_path, monkeypatch):
-    first = jax.devices()[:1]
-    with monkeypatch.context() as few:
-        few.setattr(jax, "devices", lambda: first)
-        run(config, tmp_path / "one")
-    for data, fsdp, tensor in ((8, 1, 1), (2, 4, 1), (2, 2, 2)):
-        workdir = tmp_path / f"{data}{fsdp}{tensor}"
-        run(
-            dataclasses.replace(config, mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor)),
-            workdir,
-        )
-        np.testing.assert_allclose(losses(workdir), losses(tmp_path / "one"), rtol=2e-4)
+@pytest.mark.parametrize(
+    "sizes",
+    [(2, 2, 2), pytest.param((8, 1, 1), marks=pytest.mark.slow),
+     pytest.param((2, 4, 1), marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_meshes_give_the_losses_of_one_device(config, unbroken, tmp_path, sizes):
+    data, fsdp, tensor = sizes
+    mesh = MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
+    run(dataclasses.replace(config, mesh=mesh), tmp_path / "run")
+    np.testing.assert_allclose(losses(tmp_path / "run"), unbroken, rtol=2e-4)
 
 
-def test_a_run_moves_to_another_mesh(config, tmp_path):
-    run(config, tmp_path / "whole")
+@pytest.mark.slow
+def test_a_run_moves_to_another_mesh(config, unbroken, tmp_path):
     half = dataclasses.replace(config, mesh=MeshConfig(data=4, tensor=2))
     asking = dataclasses.replace(half, evaluate_every=2, evaluate_task="given")
     assert run(asking, tmp_path / "moved", _ask_to_stop).step == 2
     assert run(dataclasses.replace(config, mesh=MeshConfig(fsdp=8)), tmp_path / "moved").whole
-    np.testing.assert_allclose(losses(tmp_path / "moved"), losses(tmp_path / "whole"), rtol=2e-4)
+    np.testing.assert_allclose(losses(tmp_path / "moved"), unbroken, rtol=2e-4)
 
 
 def _ask_to_stop(model):

@@ -12,9 +12,9 @@ from m3jax.config import DataConfig, OptimizerConfig, TrainConfig
 def config() -> TrainConfig:
     return TrainConfig(
         objective="retromae",
-        steps=300,
+        steps=200,
         data=DataConfig(
-            query_length=128, edges=(128,), batch_sizes=(8,), layout="group", one_source=False
+            query_length=48, edges=(48,), batch_sizes=(6,), layout="group", one_source=False
         ),
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_ratio=0.1),
         save_every=100,
