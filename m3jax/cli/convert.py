@@ -4,6 +4,7 @@ from-hf           a Hugging Face directory or hub name to an m3jax (Orbax) direc
 to-hf             the other way: loads in FlagEmbedding, sentence-transformers and transformers
 extend-positions  a longer position table; texts of up to the old length give the same outputs
 init-heads        heads for an encoder without: identity, and token weights fitted to texts
+prune-vocabulary  only the pieces that given texts need, ids closed up, tokenizer rebuilt
 quantize          int8 rows, a quarter of the size
 verify            the largest difference of all outputs of two models on texts in many languages
 """
@@ -17,6 +18,7 @@ examples:
   m3jax convert from-hf BAAI/bge-m3 bge-m3-m3jax
   m3jax convert to-hf checkpoint bge-m3-finetuned --dtype float16
   m3jax convert extend-positions xlm-roberta-base xlm-roberta-8k --to 8194
+  m3jax convert prune-vocabulary MODEL SMALL --texts train/ --size 64000
   m3jax convert verify bge-m3-m3jax BAAI/bge-m3
   m3jax convert verify bge-m3-m3jax bge-m3-finetuned --torch
 """
@@ -49,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     extend.add_argument("--to", type=int, default=8194, metavar="ROWS", help="default: 8194")
     init = action("init-heads", _init_heads, "SRC", "DST", "heads for an encoder without")
     init.add_argument("--texts", metavar="FILE", help="JSON Lines (default: the sample corpus)")
+    prune = action("prune-vocabulary", _prune, "SRC", "DST", "only the pieces some texts need")
+    prune.add_argument("--texts", nargs="+", required=True, metavar="PATH", help="training files")
+    prune.add_argument("--kind", choices=("examples", "texts"), default="examples",
+                       help="pairs (default), or {\"text\": ...} a line")  # fmt: skip
+    prune.add_argument("--min-count", type=int, default=1, help="occurrences that keep a piece")
+    prune.add_argument("--size", type=int, help="of the vocabulary, at most")
+    prune.add_argument("--report", metavar="JSON", help="also write the table to a file")
     action("quantize", _quantize, "SRC", "DST", "int8 rows, a quarter of the size")
     verify = action("verify", _verify, "A", "B", "compare all outputs of two models")
     verify.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"default: {TOLERANCE}")
@@ -100,6 +109,58 @@ def _init_heads(options: argparse.Namespace) -> int:
     params = fit_sparse_head(model.params, model.config, model.tokenizer, texts)
     _save_like(options.src, options.dst, dataclasses.replace(model, params=params))
     return _say(options.dst, f"token weights fitted to {len(texts)} texts")
+
+
+def _prune(options: argparse.Namespace) -> int:
+    import tempfile
+
+    from m3jax import pretrained
+    from m3jax.convert import vocabulary
+
+    model = pretrained.load(options.src)
+    counts = vocabulary.count_pieces(model.tokenizer, (t for _, t in _texts(options)))
+    kept = vocabulary.pieces_to_keep(
+        model.tokenizer, counts, min_count=options.min_count, size=options.size
+    )
+    with tempfile.TemporaryDirectory(prefix="m3jax-vocabulary-") as scratch:
+        params, config, tokenizer = vocabulary.prune(
+            model.params, model.config, model.tokenizer, kept, Path(scratch)
+        )
+        small = dataclasses.replace(model, params=params, config=config, tokenizer=tokenizer)
+        _save_like(options.src, options.dst, small)
+        rows = vocabulary.compare(model.tokenizer, tokenizer, kept, _texts(options))
+    _tell_spelling(rows, options.report)
+    return _say(options.dst, f"{model.config.encoder.vocab_size:,} -> {len(kept):,} pieces")
+
+
+def _texts(options: argparse.Namespace):
+    """(language, text) of every text in the files."""
+    from m3jax.text.examples import read_records_of
+    from m3jax.text.records import BadRecords
+
+    for _, values, example in read_records_of(options.texts, options.kind, BadRecords(0)):
+        language = example.lang or example.source
+        yield language, example.query
+        for text in (*example.positives, *example.negatives):
+            yield str(values.get("pos_lang") or language), text
+
+
+def _tell_spelling(rows, report: str | None) -> None:
+    import json
+
+    from rich.table import Table
+
+    from m3jax.cli.tables import wide_console
+
+    table = Table("language", "texts", "pieces kept", "tokens", "unknown before", "after")
+    for row in rows:
+        longer = 100 * (row.after / max(row.before, 1) - 1)
+        table.add_row(row.language, f"{row.texts:,}", f"{100 * row.kept:.1f}%", f"{longer:+.1f}%",
+                      str(row.unknown_before), str(row.unknown_after))  # fmt: skip
+    wide_console().print(table)
+    if report:
+        text = json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False)
+        Path(report).write_text(text + "\n", encoding="utf-8")
 
 
 def _quantize(options: argparse.Namespace) -> int:

@@ -1,0 +1,111 @@
+"""A pruned vocabulary: the same outputs where every piece is kept, shorter pieces elsewhere."""
+
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+
+from m3jax import M3Embedder
+from m3jax.cli.main import main
+from m3jax.config import EncoderConfig, M3Config
+from m3jax.convert import vocabulary
+from m3jax.text import tokenizer as tokenizer_files
+
+KEPT = ["the cat and the dog", "Die Katze schläft", "the encoder"]
+
+
+@pytest.fixture(scope="module")
+def pruned(tiny_dir, tmp_path_factory):
+    """The directory, made by the command, and its report."""
+    folder = tmp_path_factory.mktemp("pruned")
+    lines = [json.dumps({"text": text, "lang": "xx"}) + "\n" for text in KEPT]
+    (folder / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
+    arguments = ["convert", "prune-vocabulary", str(tiny_dir), str(folder / "small"), "--texts",
+                 str(folder / "texts.jsonl"), "--kind", "texts"]  # fmt: skip
+    assert main([*arguments, "--report", str(folder / "report.json")]) == 0
+    return folder / "small", json.loads((folder / "report.json").read_text())
+
+
+def by_piece(model, weights):
+    return {model.tokenizer.token(int(i)): w for i, w in weights.items()}
+
+
+def test_texts_whose_pieces_are_kept_give_the_same_outputs(tiny, pruned):
+    small = M3Embedder.from_pretrained(pruned[0])
+    assert small.config.encoder.vocab_size < tiny.config.encoder.vocab_size
+    for text in KEPT:
+        a, b = (
+            model.encode(text, return_sparse=True, return_colbert_vecs=True)
+            for model in (tiny, small)
+        )
+        np.testing.assert_array_equal(a["dense_vecs"], b["dense_vecs"])
+        np.testing.assert_array_equal(a["colbert_vecs"], b["colbert_vecs"])
+        want = by_piece(tiny, a["lexical_weights"])
+        assert by_piece(small, b["lexical_weights"]) == want and want
+
+
+def test_other_texts_are_spelled_in_shorter_pieces(tiny, pruned):
+    small = tokenizer_files.load(pruned[0])
+    text = "retrieval of multilingual passages"
+    old, new = (t.encode([text], 100)[0] for t in (tiny.tokenizer, small))
+    assert len(new) > len(old) and small.unk_id not in new
+    assert small.decode(new[1:-1].tolist()) == text
+    assert max(new) < small.vocab_size
+
+
+def test_the_pytorch_world_reads_the_same_ids(pruned):
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(pruned[0])
+    ours = tokenizer_files.load(pruned[0])
+    for text in (*KEPT, "retrieval übergröße"):
+        assert theirs(text)["input_ids"] == ours.encode([text], 100)[0].tolist()
+    names = ("<s>", "<pad>", "</s>", "<unk>")
+    assert [theirs.convert_tokens_to_ids(n) for n in names] == [0, 1, 2, 3]
+
+
+def test_a_real_vocabulary_keeps_its_mask_and_every_character(backbone_dir, tmp_path):
+    real = tokenizer_files.load(backbone_dir)
+    kept = vocabulary.pieces_to_keep(real, vocabulary.count_pieces(real, KEPT))
+    config = M3Config(encoder=EncoderConfig(vocab_size=real.vocab_size))
+    word = np.arange(real.vocab_size, dtype=np.float32)[:, None]
+    params, config, small = vocabulary.prune(
+        {"encoder": {"embeddings": {"word": word}}}, config, real, kept, tmp_path
+    )
+    assert 10_000 < len(kept) == small.vocab_size == config.encoder.vocab_size < 20_000
+    assert small.backend.token_to_id("<mask>") == len(kept) - 1
+    text = "Ελληνικά 日本語 العربية ไทย हिन्दी 한국어 <mask> ქართული"
+    old, new = (t.encode([text], 100)[0] for t in (real, small))
+    assert small.unk_id not in new and len(new) > len(old)
+    rows = np.asarray(params["encoder"]["embeddings"]["word"])[new, 0].astype(int)
+    assert [real.token(i) for i in rows.tolist()] == [small.token(i) for i in new.tolist()]
+
+
+def test_the_report_counts(tiny, pruned):
+    (row,) = pruned[1]
+    tokens = int(tiny.tokenizer.count(KEPT).sum()) - 2 * len(KEPT)
+    assert row["language"] == "xx" and row["texts"] == 3 and row["kept"] == 1.0
+    assert row["before"] == row["after"] == tokens
+    assert row["unknown_before"] == row["unknown_after"] == 0
+
+
+def test_the_most_frequent_pieces_fill_a_given_size(tiny):
+    counts = vocabulary.count_pieces(tiny.tokenizer, ["the cat", "the dog", "the cat and"])
+    base = len(vocabulary.pieces_to_keep(tiny.tokenizer, vocabulary.Counter()))
+    kept = vocabulary.pieces_to_keep(tiny.tokenizer, counts, size=base + 1)
+    assert len(kept) == base + 1
+    (extra,) = set(kept.tolist()) - set(
+        vocabulary.pieces_to_keep(tiny.tokenizer, vocabulary.Counter()).tolist()
+    )
+    long = {i: n for i, n in counts.items() if len(tiny.tokenizer.token(i).strip("▁")) > 1}
+    assert counts[extra] == max(long.values())
+    with pytest.raises(ValueError, match="below the"):
+        vocabulary.pieces_to_keep(tiny.tokenizer, counts, size=base - 1)
+
+
+def test_only_unigram(tiny, tmp_path):
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0}, "<unk>"))
+    other = tokenizer_files.Tokenizer(words, 0, 0, 0, 0, tmp_path)
+    with pytest.raises(ValueError, match="only a Unigram"):
+        vocabulary.pieces_to_keep(other, vocabulary.Counter())
