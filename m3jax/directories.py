@@ -1,11 +1,14 @@
-"""Directories that are whole or not there at all. Never imports JAX."""
+"""Directories and files that are whole or not there at all. Never imports JAX."""
 
 import contextlib
+import gzip
+import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 
 @contextlib.contextmanager
@@ -32,3 +35,38 @@ def new_directory(path: Path | str, replace: bool = False) -> Iterator[Path]:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_file(path: Path | str) -> Iterator[Callable[[str], Any]]:
+    """A function that writes text to a file which appears when the block ends without error.
+
+    UTF-8; compressed where the name ends in .gz or .zst. Raises FileExistsError where `path` is
+    there already, ImportError where .zst lacks its package.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} already exists; name a new file or remove it first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with contextlib.ExitStack() as stack:
+            raw = stack.enter_context(open(scratch, "wb"))
+            yield stack.enter_context(_text_writer(raw, path.suffix)).write
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _text_writer(raw: BinaryIO, suffix: str) -> io.TextIOWrapper:
+    stream: Any = raw
+    if suffix == ".gz":
+        # Neither name nor time in the header: equal contents are equal files.
+        stream = gzip.GzipFile("", "wb", 6, raw, mtime=0)
+    elif suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError as error:
+            raise ImportError(f"{suffix} needs zstandard: pip install 'm3jax[data]'") from error
+        stream = zstandard.ZstdCompressor().stream_writer(raw, closefd=False)
+    return io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="\n")

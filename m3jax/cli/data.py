@@ -3,6 +3,9 @@
 check            what files hold and what is wrong with them
 build            files to a data set with random access and token lengths
 split-by-length  one file for each range of lengths
+sources          the paper's sources of data, where to get them, their licences
+convert          a published data set to training files
+pairs            raw text to cleaned pairs for the unsupervised stage
 """
 
 import argparse
@@ -13,6 +16,9 @@ ACTIONS = {
     "check": ("data_check", "what files hold and what is wrong with them"),
     "build": ("data_build", "files to a data set with random access and token lengths"),
     "split-by-length": ("data_split", "one file for each range of lengths"),
+    "sources": ("data_sources", "the paper's sources, where to get them, their licences"),
+    "convert": ("data_convert", "a published data set to training files"),
+    "pairs": ("data_pairs", "raw text to cleaned pairs"),
 }
 
 EXAMPLES = """\
@@ -20,6 +26,8 @@ examples:
   m3jax data check train/ --tokenizer BAAI/bge-m3
   m3jax data build --input train/ --output train-data --tokenizer BAAI/bge-m3
   m3jax data split-by-length --input train.jsonl --output by-length --tokenizer BAAI/bge-m3
+  m3jax data sources --stage finetune
+  m3jax data pairs --kind title-body --input wiki.jsonl.zst --output pairs.jsonl.gz
 """
 
 

@@ -89,7 +89,7 @@ def _records(
 ) -> Iterator[tuple[Place, dict[str, Any], Example]]:
     for file in files:
         source, in_batch = stem(file), _NO_IN_BATCH.search(stem(file)) is None
-        for place, values in _values(file, on_bad, longest_line):
+        for place, values in read_values(file, on_bad, longest_line):
             try:
                 example = parse(values, str(place), source=source, in_batch=in_batch)
             except ValueError as error:
@@ -98,7 +98,10 @@ def _records(
             yield place, values, example
 
 
-def _values(file: Path, on_bad: OnBad, longest_line: int) -> Iterator[tuple[Place, dict[str, Any]]]:
+def read_values(
+    file: Path, on_bad: OnBad, longest_line: int = LONGEST_LINE
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """(place, record) of a JSON Lines or Parquet file, whatever its fields."""
     if is_parquet(file):
         for number, row in enumerate(_rows(file), start=1):
             yield Place(str(file), number), row

@@ -1,0 +1,74 @@
+"""Turn a published data set (see `m3jax data sources`) into training files.
+
+From files as they are published (JSON Lines, Parquet, JSON), from three files to be joined
+(queries, texts, judgements), from TFDS where it is prepared, or from the Hugging Face hub, which
+is the only one that uses the network.
+"""
+
+import argparse
+
+EXAMPLES = """\
+examples:
+  m3jax data convert --source squad --input train-v1.1.json --output squad.jsonl.gz --language en
+  m3jax data convert --source t2ranking --queries q.tsv --corpus c.tsv --qrels r.tsv \\
+      --output t2ranking.jsonl.gz
+  m3jax data convert --source squad --tfds --split train --output squad.jsonl.gz
+  m3jax data convert --source mr-tydi --hub swahili --output tydi-sw.jsonl.gz --language sw
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `data convert`."""
+    add = parser.add_argument
+    add("--source", required=True, metavar="NAME", help="whose records these are")
+    add("--output", required=True, metavar="FILE.jsonl[.gz|.zst]", help="a new file")
+    add("--input", nargs="+", metavar="PATH", help="files, directories, globs")
+    add("--queries", metavar="FILE", help="to be joined: .jsonl or .tsv")
+    add("--corpus", metavar="FILE", help="its texts: .jsonl or .tsv")
+    add("--qrels", metavar="FILE", help="its judgements: .tsv; label 0 is a negative")
+    add("--tfds", action="store_true", help="what TFDS has prepared")
+    add("--data-dir", metavar="DIR", help="where TFDS prepared it")
+    add("--hub", nargs="?", const="", metavar="CONFIG", help="the Hugging Face hub")
+    add("--split", default="train", help="of TFDS or the hub (default: train)")
+    add("--language", default="", metavar="CODE", help="of records that name none")
+    add("--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Converts and prints the counts."""
+    from m3jax.cli.tables import counting
+    from m3jax.text import sources
+
+    source = sources.find(options.source)
+    records = _records(options, source)
+    with counting("examples written") as progress:
+        made = sources.convert(
+            source, records, options.output, language=options.language,
+            skip_bad=options.skip_bad, progress=progress,
+        )  # fmt: skip
+    skipped = f", {made['skipped']:,} bad records left out" if made["skipped"] else ""
+    print(f"{made['examples']:,} examples, {made['negatives']:,} negatives{skipped}: "
+          f"{options.output}")  # fmt: skip
+    return 0
+
+
+def _records(options: argparse.Namespace, source):
+    from m3jax.text import sources
+    from m3jax.text.records import BadRecords
+
+    joined = [options.queries, options.corpus, options.qrels]
+    ways = [bool(options.input), any(joined), options.tfds, options.hub is not None]
+    if sum(ways) != 1:
+        raise ValueError(
+            "name the records in one way: --input, or --queries with --corpus and --qrels, or "
+            "--tfds, or --hub"
+        )
+    if options.input:
+        return sources.from_files(options.input, BadRecords(options.skip_bad))
+    if any(joined):
+        if not all(joined):
+            raise ValueError("--queries, --corpus and --qrels belong together: name all three")
+        return sources.from_tables(options.queries, options.corpus, options.qrels)
+    if options.tfds:
+        return sources.from_tfds(source, options.split, options.data_dir)
+    return sources.from_hub(source, options.split, options.hub or None)

@@ -1,0 +1,115 @@
+"""Make training pairs of raw text: extract, clean, count what was dropped and why.
+
+Kinds and the records they read: title-body {"title", "text"}, title-abstract {"title",
+"abstract"}, instruction-output {"instruction", "input"?, "output"} or {"inputs", "targets"},
+parallel {"translation": {lang: text, lang: text}}, code-comment {"code", "language"?}. A record's
+"lang" is the language whose script its text must have. The output is the training format.
+"""
+
+import argparse
+
+EXAMPLES = """\
+examples:
+  m3jax data pairs --kind title-body --input wiki.jsonl.zst --output wiki-pairs.jsonl.gz
+  m3jax data pairs --kind parallel --input 'nllb/*.parquet' --output par.jsonl.gz \\
+      --near-duplicates 0
+  m3jax data pairs --kind title-abstract --input papers.jsonl --output pairs.jsonl.gz \\
+      --relevance BAAI/bge-m3 --min-relevance 0.4 --report report.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `data pairs`."""
+    from m3jax.text.cleaning import Limits
+    from m3jax.text.pairs import KINDS
+
+    limits = Limits()
+    add = parser.add_argument
+    add("--kind", required=True, choices=sorted(KINDS), help="what the records are")
+    add("--input", nargs="+", required=True, metavar="PATH", help="files, directories, globs")
+    add("--output", required=True, metavar="FILE.jsonl[.gz|.zst]", help="a new file")
+    add("--report", metavar="JSON", help="also write the counts to a file")
+    add("--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records")
+    add("--min-query", type=int, default=limits.query_chars, metavar="CHARS",
+        help="shortest query (default: %(default)s)")  # fmt: skip
+    add("--min-passage", type=int, default=limits.passage_chars, metavar="CHARS",
+        help="shortest passage (default: %(default)s)")  # fmt: skip
+    add("--distinct", type=float, default=limits.distinct, metavar="SHARE",
+        help="least share of distinct 10-grams; 0: off (default: %(default)s)")  # fmt: skip
+    add("--script", type=float, default=limits.script, metavar="SHARE",
+        help="least share of letters in its script; 0: off (default: %(default)s)")  # fmt: skip
+    add("--near-duplicates", type=float, default=limits.near_duplicates, metavar="JACCARD",
+        help="similarity from which passages are one; 0: off (default: %(default)s)")  # fmt: skip
+    add("--relevance", metavar="MODEL", help="a model whose dense score must reach the next")
+    add("--min-relevance", type=float, default=0.4, metavar="SCORE", help="default: %(default)s")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the pairs; prints how many each filter dropped."""
+    import json
+    from collections import Counter
+    from pathlib import Path
+
+    from m3jax.cli.tables import counting
+    from m3jax.directories import new_file
+    from m3jax.text.cleaning import Limits, clean
+    from m3jax.text.records import BadRecords
+
+    limits = Limits(
+        query_chars=options.min_query, passage_chars=options.min_passage,
+        distinct=options.distinct, script=options.script,
+        near_duplicates=options.near_duplicates,
+        relevance=options.min_relevance if options.relevance else 0.0,
+    )  # fmt: skip
+    relevance = _relevance(options.relevance) if options.relevance else None
+    bad, seen, dropped, kept = BadRecords(options.skip_bad), Counter(), Counter(), 0
+    with new_file(options.output) as write, counting("pairs kept") as progress:
+        found = _extracted(options.kind, options.input, bad, seen)
+        for kept, pair in enumerate(clean(found, limits, dropped, relevance=relevance), start=1):
+            write(json.dumps(pair.record(), ensure_ascii=False) + "\n")
+            if kept % 1000 == 0:
+                progress(kept)
+        if not kept:
+            raise ValueError(f"no pair is left of {seen['pairs']:,}: {dict(dropped)}")
+    report = {"records": seen["records"], "bad": bad.count, "pairs": seen["pairs"], "kept": kept,
+              "dropped": dict(dropped.most_common())}  # fmt: skip
+    if options.report:
+        text = json.dumps(report, indent=1) + "\n"
+        Path(options.report).write_text(text, encoding="utf-8")
+    for reason, count in dropped.most_common():
+        print(f"{count:>12,}  {reason}")
+    print(f"{kept:>12,}  kept of {seen['pairs']:,} pairs in {seen['records']:,} records")
+    return 0
+
+
+def _extracted(kind: str, inputs: list[str], bad, seen):
+    from m3jax.text.examples import example_files, read_values
+    from m3jax.text.pairs import KINDS
+
+    for file in example_files(inputs):
+        for place, values in read_values(file, bad):
+            seen["records"] += 1
+            try:
+                found = list(KINDS[kind](values))
+            except ValueError as error:
+                bad(ValueError(f"{place}: {error}"))
+                continue
+            seen["pairs"] += len(found)
+            yield from found
+
+
+def _relevance(name: str):
+    """Inner products of the model's dense vectors, texts cut at 512 tokens."""
+    import numpy as np
+
+    from m3jax.search.embedder import M3Embedder
+
+    model = M3Embedder.from_pretrained(name)
+    length = min(512, model.passage_max_length)
+
+    def scores(queries, passages):
+        q = model.encode_queries(list(queries), max_length=length)["dense_vecs"]
+        p = model.encode_corpus(list(passages), max_length=length)["dense_vecs"]
+        return np.einsum("nd,nd->n", q, p).tolist()
+
+    return scores
