@@ -297,6 +297,17 @@ def test_int8_is_small_and_close(model, tmp_path):
         pretrained.load(tmp_path / "small")
 
 
+def test_int8_stores_repeated_positions_once(model, tmp_path):
+    params, config = extend_positions(model.params, model.config, 2000)
+    longer = dataclasses.replace(model, params=params, config=config)
+    sizes = [pretrained.save_int8(tmp_path / n, m) for n, m in (("a", model), ("b", longer))]
+    assert sizes[1] - sizes[0] < 200  # bytes: a few names, not 1,870 rows
+    table = pretrained.load(tmp_path / "b").params["encoder"]["embeddings"]["position"]
+    short = pretrained.load(tmp_path / "a").params["encoder"]["embeddings"]["position"]
+    want, _ = extend_positions({"encoder": {"embeddings": {"position": short}}}, model.config, 2000)
+    np.testing.assert_array_equal(table, want["encoder"]["embeddings"]["position"])
+
+
 def test_bundled_names_resolve_inside_the_package(model, tmp_path, monkeypatch):
     pretrained.save_int8(tmp_path / "assets" / "m3-toy", model)
     monkeypatch.setattr(pretrained.resources, "files", lambda _: tmp_path)

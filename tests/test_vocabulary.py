@@ -27,6 +27,10 @@ def pruned(tiny_dir, tmp_path_factory):
     return folder / "small", json.loads((folder / "report.json").read_text())
 
 
+def pairs(language, texts):
+    return [(language, text) for text in texts]
+
+
 def by_piece(model, weights):
     return {model.tokenizer.token(int(i)): w for i, w in weights.items()}
 
@@ -67,7 +71,7 @@ def test_the_pytorch_world_reads_the_same_ids(pruned):
 
 def test_a_real_vocabulary_keeps_its_mask_and_every_character(backbone_dir, tmp_path):
     real = tokenizer_files.load(backbone_dir)
-    kept = vocabulary.pieces_to_keep(real, vocabulary.count_pieces(real, KEPT))
+    kept = vocabulary.pieces_to_keep(real, vocabulary.count_pieces(real, pairs("xx", KEPT)))
     config = M3Config(encoder=EncoderConfig(vocab_size=real.vocab_size))
     word = np.arange(real.vocab_size, dtype=np.float32)[:, None]
     params, config, small = vocabulary.prune(
@@ -91,21 +95,41 @@ def test_the_report_counts(tiny, pruned):
 
 
 def test_the_most_frequent_pieces_fill_a_given_size(tiny):
-    counts = vocabulary.count_pieces(tiny.tokenizer, ["the cat", "the dog", "the cat and"])
-    base = len(vocabulary.pieces_to_keep(tiny.tokenizer, vocabulary.Counter()))
+    counts = vocabulary.count_pieces(
+        tiny.tokenizer, pairs("xx", ["the cat", "the dog", "the cat and"])
+    )
+    base = len(vocabulary.pieces_to_keep(tiny.tokenizer, {}))
     kept = vocabulary.pieces_to_keep(tiny.tokenizer, counts, size=base + 1)
     assert len(kept) == base + 1
-    (extra,) = set(kept.tolist()) - set(
-        vocabulary.pieces_to_keep(tiny.tokenizer, vocabulary.Counter()).tolist()
-    )
-    long = {i: n for i, n in counts.items() if len(tiny.tokenizer.token(i).strip("▁")) > 1}
-    assert counts[extra] == max(long.values())
+    (extra,) = set(kept.tolist()) - set(vocabulary.pieces_to_keep(tiny.tokenizer, {}).tolist())
+    long = {i: n for i, n in counts["xx"].items() if len(tiny.tokenizer.token(i).strip("▁")) > 1}
+    assert counts["xx"][extra] == max(long.values())
     with pytest.raises(ValueError, match="below the"):
         vocabulary.pieces_to_keep(tiny.tokenizer, counts, size=base - 1)
+
+
+def test_languages_with_little_text_weigh_more_below_power_one(tiny):
+    texts = [*pairs("aa", ["the cat", "a cat", "one cat"] * 50), ("bb", "the dog")]
+    counts = vocabulary.count_pieces(tiny.tokenizer, texts)
+    total = {name: counter.total() for name, counter in counts.items()}
+    (only,) = [i for i in counts["bb"] if i not in counts["aa"]][:1]
+    plain, fair = (vocabulary.importance(counts, power) for power in (1.0, 0.0))
+    assert plain[only] == counts["bb"][only]
+    assert fair[only] == pytest.approx(counts["bb"][only] / total["bb"])
+    often = max(counts["aa"], key=lambda i: counts["aa"][i])
+    assert plain[often] > plain[only] and fair[only] > fair[often] / 2
+
+
+def test_a_text_that_follows_itself_counts_once(tiny):
+    once, twice = (
+        vocabulary.count_pieces(tiny.tokenizer, pairs("aa", texts))
+        for texts in (["the cat", "the dog"], ["the cat", "the cat", "the dog"])
+    )
+    assert once == twice
 
 
 def test_only_unigram(tiny, tmp_path):
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0}, "<unk>"))
     other = tokenizer_files.Tokenizer(words, 0, 0, 0, 0, tmp_path)
     with pytest.raises(ValueError, match="only a Unigram"):
-        vocabulary.pieces_to_keep(other, vocabulary.Counter())
+        vocabulary.pieces_to_keep(other, {})

@@ -57,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="pairs (default), or {\"text\": ...} a line")  # fmt: skip
     prune.add_argument("--min-count", type=int, default=1, help="occurrences that keep a piece")
     prune.add_argument("--size", type=int, help="of the vocabulary, at most")
+    prune.add_argument("--power", type=float, default=1.0, metavar="P",
+                       help="below 1, languages with little text weigh more")  # fmt: skip
     prune.add_argument("--report", metavar="JSON", help="also write the table to a file")
     action("quantize", _quantize, "SRC", "DST", "int8 rows, a quarter of the size")
     verify = action("verify", _verify, "A", "B", "compare all outputs of two models")
@@ -118,9 +120,12 @@ def _prune(options: argparse.Namespace) -> int:
     from m3jax.convert import vocabulary
 
     model = pretrained.load(options.src)
-    counts = vocabulary.count_pieces(model.tokenizer, (t for _, t in _texts(options)))
     kept = vocabulary.pieces_to_keep(
-        model.tokenizer, counts, min_count=options.min_count, size=options.size
+        model.tokenizer,
+        vocabulary.count_pieces(model.tokenizer, _texts(options)),
+        min_count=options.min_count,
+        size=options.size,
+        power=options.power,
     )
     with tempfile.TemporaryDirectory(prefix="m3jax-vocabulary-") as scratch:
         params, config, tokenizer = vocabulary.prune(

@@ -11,11 +11,11 @@ from m3jax.config import M3Config
 from m3jax.model.heads import lexical_mask
 from m3jax.model.m3 import hidden_states
 from m3jax.text.batches import plan_padded, rows_of_tokens
-from m3jax.text.buckets import bucket_ladder
 from m3jax.text.tokenizer import Tokenizer
 
 LARGEST_WEIGHT = 0.3  # about what BGE-M3 gives the rarest words of a text
 RIDGE = 1.0
+LADDER = (128, 256, 512)  # tokens of a row: few shapes, as this encodes little
 
 
 def fresh_heads(config: M3Config, seed: int = 0) -> dict[str, np.ndarray]:
@@ -38,15 +38,14 @@ def fit_sparse_head(
     Least squares from a token's hidden state to idf(t) = log((N + 1) / (df(t) + 1)), scaled so
     that the rarest token's target is 0.3, with a small ridge; ReLU then drops the common ones.
     """
-    token_ids = tokenizer.encode(texts, min(512, config.encoder.max_length))
+    token_ids = tokenizer.encode(texts, min(LADDER[-1], config.encoder.max_length))
     frequency = Counter(t for ids in token_ids for t in set(ids.tolist()))
     target = {t: np.log((len(texts) + 1) / (df + 1)) for t, df in frequency.items()}
     most = max(target.values())
     encode = jax.jit(hidden_states, static_argnums=2)
     d = config.encoder.hidden_size
     gram, moment = np.zeros((d + 1, d + 1)), np.zeros(d + 1)
-    ladder = bucket_ladder(config.encoder.max_length)
-    for bucket, height, rows in plan_padded([len(i) for i in token_ids], ladder, 4096):
+    for bucket, height, rows in plan_padded([len(i) for i in token_ids], LADDER, 4096):
         batch, _ = rows_of_tokens(
             token_ids, rows, bucket, pad_id=config.encoder.pad_id, height=height
         )

@@ -1,7 +1,8 @@
 """The small-model format: int8 matrices with one scale a row, everything else float16.
 
 One safetensors file, a quarter of float32's size. A "row" is what one output of a matrix reads
-(one word of the embedding, one unit of a layer): w ~ scale * q, scale = max |w| / 127.
+(one word of the embedding, one unit of a layer): w ~ scale * q, scale = max |w| / 127. A position
+table whose rows repeat (see `positions`) is stored once, with the place where it starts again.
 """
 
 from pathlib import Path
@@ -14,6 +15,7 @@ from m3jax.sharding import flatten
 
 FILE = "model.int8.safetensors"
 _SCALE = ".scale"
+_ROWS = ".rows"  # [3]: rows in all, the first that repeats, how many repeat
 
 
 def write(directory: Path, params: dict) -> int:
@@ -21,6 +23,9 @@ def write(directory: Path, params: dict) -> int:
     tensors: dict[str, np.ndarray] = {}
     for path, leaf in flatten(params).items():
         array = np.asarray(leaf, np.float32)
+        if _name(path) == "position" and (again := _repeats(array)):
+            tensors[path + _ROWS] = np.array([len(array), *again], np.int64)
+            array = array[: sum(again)]
         if not _is_matrix(path, array):
             tensors[path] = array.astype(np.float16)
             continue
@@ -44,14 +49,30 @@ def read(directory: Path) -> dict[str, np.ndarray]:
         with safe_open(str(path), framework="np") as handle:
             names = set(handle.keys())
             for name in sorted(names):
-                if name.endswith(_SCALE):
+                if name.endswith((_SCALE, _ROWS)):
                     continue
                 out[name] = handle.get_tensor(name).astype(np.float32)
                 if name + _SCALE in names:
                     out[name] *= handle.get_tensor(name + _SCALE).astype(np.float32)
+                if name + _ROWS in names:
+                    rows, first, period = handle.get_tensor(name + _ROWS).tolist()
+                    places = first + np.arange(rows - first) % period
+                    out[name] = out[name][np.concatenate([np.arange(first), places])]
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read, is it complete? {error}") from error
     return out
+
+
+def _repeats(table: np.ndarray) -> tuple[int, int] | None:
+    """(first, period) where all rows from `first` on repeat with the period; None: they do not.
+
+    The first rows, which stand for no position, do not repeat.
+    """
+    for first in range(min(4, len(table) - 1)):
+        again = np.flatnonzero((table[first + 1 :] == table[first]).all(axis=1)) + 1
+        if len(again) and (table[first : -again[0]] == table[first + again[0] :]).all():
+            return first, int(again[0])
+    return None
 
 
 def _is_matrix(path: str, array: np.ndarray) -> bool:

@@ -23,6 +23,8 @@ from m3jax.text import tokenizer as tokenizer_files
 from m3jax.text.tokenizer import Tokenizer
 
 SPACE = "▁"
+BATCH = 500  # texts tokenised at once
+COMPARED = 1000  # texts a language, at most, whose spelling is compared
 
 
 class Spelling(NamedTuple):
@@ -37,23 +39,48 @@ class Spelling(NamedTuple):
     unknown_after: int
 
 
-def count_pieces(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[int]:
-    """How often each id occurs."""
-    counts: Counter[int] = Counter()
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == 1000:
-            counts.update(_ids(tokenizer, batch))
-            batch = []
-    counts.update(_ids(tokenizer, batch))
-    return counts
+def count_pieces(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> dict[str, Counter[int]]:
+    """How often each id occurs in (language, text) pairs, by language; texts in a row count once.
+
+    A passage of many questions stands in training files once for each, in lines that follow.
+    """
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    batches: dict[str, list[str]] = defaultdict(list)
+    last: dict[str, str] = {}
+    for language, text in texts:
+        if text in (last.get(language), *batches[language][-1:]):
+            continue
+        last[language] = text
+        batches[language].append(text)
+        if len(batches[language]) == BATCH:
+            counts[language].update(_ids(tokenizer, batches.pop(language)))
+    for language, batch in batches.items():
+        counts[language].update(_ids(tokenizer, batch))
+    return dict(counts)
+
+
+def importance(counts: dict[str, Counter[int]], power: float) -> dict[int, float]:
+    """What each id is worth: sum over languages of n(id) / N * N^power, N tokens in all.
+
+    1 is plain frequency; below it, languages of which there is little text weigh more.
+    """
+    worth: dict[int, float] = defaultdict(float)
+    for counter in counts.values():
+        total = counter.total()
+        for i, n in counter.items():
+            worth[i] += n * total ** (power - 1)
+    return dict(worth)
 
 
 def pieces_to_keep(
-    tokenizer: Tokenizer, counts: Counter[int], *, min_count: int = 1, size: int | None = None
+    tokenizer: Tokenizer,
+    counts: dict[str, Counter[int]],
+    *,
+    min_count: int = 1,
+    size: int | None = None,
+    power: float = 1.0,
 ) -> Int[np.ndarray, " kept"]:
-    """Ids to keep, ascending: special tokens, single characters, then the pieces by frequency.
+    """Ids to keep, ascending: special tokens, single characters, then the pieces by `importance`.
 
     A piece counts from `min_count` occurrences on; `size` limits the whole vocabulary. Raises
     ValueError where `size` does not even hold the special tokens and characters.
@@ -62,9 +89,13 @@ def pieces_to_keep(
     special = {token["id"] for token in state["added_tokens"]} | set(tokenizer.special_ids)
     pieces = [piece for piece, _ in state["model"]["vocab"]]
     always = special | {i for i, p in enumerate(pieces) if len(p.removeprefix(SPACE)) <= 1}
+    worth = importance(counts, power)
+    often = Counter[int]()
+    for counter in counts.values():
+        often.update(counter)
     wanted = sorted(
-        (i for i, n in counts.items() if n >= min_count and i not in always),
-        key=lambda i: (-counts[i], i),
+        (i for i, n in often.items() if n >= min_count and i not in always),
+        key=lambda i: (-worth[i], i),
     )
     if size is not None:
         if size < len(always):
@@ -99,10 +130,11 @@ def prune(
 def compare(
     old: Tokenizer, new: Tokenizer, kept: Int[np.ndarray, " kept"], texts: Iterable[tuple[str, str]]
 ) -> list[Spelling]:
-    """Both tokenizers on (language, text) pairs, by language."""
+    """Both tokenizers on (language, text) pairs, by language: the first 1,000 texts of each."""
     by_language: dict[str, list[str]] = defaultdict(list)
     for language, text in texts:
-        by_language[language].append(text)
+        if len(by_language[language]) < COMPARED and text not in by_language[language][-1:]:
+            by_language[language].append(text)
     found, table = [], set(kept.tolist())
     for language, some in sorted(by_language.items()):
         before, after = _ids(old, some), _ids(new, some)
@@ -145,7 +177,7 @@ def _write_tokenizer(tokenizer: Tokenizer, kept: np.ndarray, directory: Path) ->
     for token in (state["post_processor"] or {}).get("special_tokens", {}).values():
         token["ids"] = [new_id[i] for i in token["ids"]]
     backend = tokenizers.Tokenizer.from_str(json.dumps(state))
-    backend.save(str(directory / "tokenizer.json"))
+    backend.save(str(directory / "tokenizer.json"), pretty=False)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = tokenizer.directory / name
         if path.is_file():
