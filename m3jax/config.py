@@ -235,7 +235,7 @@ class RetroMAEConfig:
     decoder_mask: float = 0.5  # of the other tokens that a row of the decoder does not see
     mask_share: float = 0.8  # of the encoder's masked tokens that become <mask>
     random_share: float = 0.1  # that become any token; what is left stays as it is
-    mask_id: int = 250_001  # XLM-R's <mask>
+    mask_id: int | None = None  # None: the tokenizer's <mask>, 250001 in XLM-R's
     logits_chunk: int = 512  # tokens of the batch whose logits over the vocabulary stand together
 
     def __post_init__(self):
@@ -245,7 +245,7 @@ class RetroMAEConfig:
         shares = self.mask_share, self.random_share
         if min(shares) < 0 or sum(shares) > 1:
             raise ValueError(f"retromae.mask_share and random_share must be parts of 1: {shares}")
-        if self.mask_id < 0 or self.logits_chunk < 1:
+        if (self.mask_id or 0) < 0 or self.logits_chunk < 1:
             raise ValueError("retromae.mask_id must be 0 or more, logits_chunk at least 1")
 
 

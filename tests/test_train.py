@@ -9,6 +9,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+import tokenizers
 from examples_in_memory import make_examples
 
 from m3jax import M3Embedder, pretrained
@@ -188,6 +189,18 @@ def test_a_run_moves_to_another_mesh(config, unbroken, tmp_path):
 def _ask_to_stop(model):
     os.kill(os.getpid(), signal.SIGTERM)
     return {"ndcg@10": 0.0}
+
+
+def test_the_mask_is_the_tokenizers_own(tiny):
+    start = tiny.encoder.model
+    with pytest.raises(ValueError, match="has no <mask>"):
+        setup.with_mask(RetroMAEConfig(), start)
+    assert setup.with_mask(RetroMAEConfig(mask_id=3), start).mask_id == 3
+    backend = tokenizers.Tokenizer.from_str(start.tokenizer.backend.to_str())
+    backend.add_special_tokens(["<mask>"])
+    own = dataclasses.replace(start.tokenizer, backend=backend)
+    found = setup.with_mask(RetroMAEConfig(), dataclasses.replace(start, tokenizer=own))
+    assert found.mask_id == backend.get_vocab_size() - 1
 
 
 @pytest.mark.usefixtures("one_device")

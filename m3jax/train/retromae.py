@@ -47,11 +47,6 @@ def retromae_loss(
     `params` are an M3 model's joined with `init_retromae`'s; `key` draws the masks. ValueError
     where `config.mask_id` is no token of the model.
     """
-    if config.mask_id >= model.encoder.vocab_size:
-        raise ValueError(
-            f"retromae.mask_id {config.mask_id} is no token of a vocabulary of "
-            f"{model.encoder.vocab_size}: give the tokenizer's <mask>"
-        )
     batch = jax.tree.map(jnp.asarray, batch)
     keys = jax.random.split(key)
     tokens = mask_tokens(batch, model, config, keys[0])
@@ -124,7 +119,8 @@ def mask_tokens(
     """
     token_ids = jnp.asarray(batch.token_ids)
     order_key, kind_key, token_key = jax.random.split(key, 3)
-    ordinary = lexical_mask(batch, (*model.special_ids, config.mask_id))
+    mask_id = _mask_id(config, model)
+    ordinary = lexical_mask(batch, (*model.special_ids, mask_id))
     ordinary = ordinary & ~jnp.asarray(batch.anchors)
     masked = _choose(batch, ordinary, config.encoder_mask, order_key)
 
@@ -134,7 +130,7 @@ def mask_tokens(
     )
     hidden = masked & (kind < config.mask_share)
     swapped = masked & ~hidden & (kind < config.mask_share + config.random_share)
-    replaced = jnp.where(hidden, jnp.array(config.mask_id, token_ids.dtype), token_ids)
+    replaced = jnp.where(hidden, jnp.array(mask_id, token_ids.dtype), token_ids)
     return MaskedTokens(jnp.where(swapped, anything, replaced), masked)
 
 
@@ -171,6 +167,15 @@ def _masked_columns(masked: Bool[Array, "n s"], count: int):
     """(columns [n, k], is there a masked token [n, k]), masked columns first."""
     order = jnp.argsort(~masked, axis=1, stable=True)[:, :count]
     return order, jnp.take_along_axis(masked, order, axis=1)
+
+
+def _mask_id(config: RetroMAEConfig, model: M3Config) -> int:
+    if config.mask_id is None or config.mask_id >= model.encoder.vocab_size:
+        raise ValueError(
+            f"retromae.mask_id {config.mask_id} is no token of a vocabulary of "
+            f"{model.encoder.vocab_size}: give the tokenizer's <mask>"
+        )
+    return config.mask_id
 
 
 def _choose(batch: TextBatch, candidates: Bool[Array, "n s"], ratio: float, key: jax.Array):

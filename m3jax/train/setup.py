@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from m3jax import pretrained, sharding
-from m3jax.config import TrainConfig, to_json
+from m3jax.config import RetroMAEConfig, TrainConfig, to_json
 from m3jax.model.retromae import init_retromae
 from m3jax.pretrained import Pretrained
 from m3jax.text import datasets
@@ -120,6 +120,7 @@ def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, feed: Feed) -> Run:
     if config.objective == "retromae":
         if not feed.texts_only:
             raise ValueError('objective "retromae" trains on plain texts: {"text": ...} a line')
+        config = dataclasses.replace(config, retromae=with_mask(config.retromae, start))
         params = params | _extra_params(start, keys[0], mesh)
         gradients = retromae_gradients(start, config)
     else:
@@ -131,6 +132,19 @@ def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, feed: Feed) -> Run:
     optimizer = make_optimizer(config.optimizer, schedule)
     trainer = make_trainer(gradients, optimizer, config.optimizer, loss, schedule, mesh, params)
     return Run(start, mesh, feed, trainer.init(params), trainer, keys[1])
+
+
+def with_mask(config: RetroMAEConfig, start: Pretrained) -> RetroMAEConfig:
+    """`config` with the id of the tokenizer's <mask>, where it names none."""
+    if config.mask_id is not None:
+        return config
+    mask_id = start.tokenizer.backend.token_to_id("<mask>")
+    if mask_id is None:
+        raise ValueError(
+            f"the tokenizer of {start.source} has no <mask>: name a token with "
+            "--set retromae.mask_id=N"
+        )
+    return dataclasses.replace(config, mask_id=mask_id)
 
 
 def retromae_gradients(start: Pretrained, config: TrainConfig) -> LossFunction:
