@@ -100,17 +100,11 @@ def _add_filters(group) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draws, asks, filters, writes, reports; or estimates."""
     from collections import Counter
-    from pathlib import Path
 
     from m3jax.mine.synthesis import choose_paragraphs, requests_for, select, write
 
     sampling, plan, limits = _settings(options)
-    output = Path(options.output)
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise FileExistsError(f"{output} already exists; name a new directory or remove it first")
-    cache = Path(options.cache) if options.cache else output.with_name(
-        f"{output.name}.replies.jsonl"
-    )  # fmt: skip
+    output, cache = _places(options)
     endpoint = _endpoint(options) if options.generator == "chat" else None
     left_out: Counter[str] = Counter()
     articles, tokenizer = _articles(options, sampling, left_out)
@@ -126,11 +120,25 @@ def run(options: argparse.Namespace) -> int:
     ranks = _ranks(options.check_model, asked) if options.check_model else None
     replies = _ask(requests, generator, cache)
     questions, counts = select(asked, replies, plan, limits, ranks=ranks, top_k=options.check_top_k)
-    report = _report(options, articles, left_out, counts, questions, replies)
+    report = _report(options, (sampling, plan, limits), articles, left_out, counts, replies)
     write(output, questions, articles, plan, report)
     _print_articles(articles, left_out)
     _print_counts(counts, questions)
     return 0
+
+
+def _places(options: argparse.Namespace):
+    """(output, cache of replies), before anything is asked: the output must be new."""
+    from pathlib import Path
+
+    output = Path(options.output)
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise FileExistsError(f"{output} already exists; name a new directory or remove it first")
+    beside = output.with_name(f"{output.name}.replies.jsonl")
+    cache = Path(options.cache) if options.cache else beside
+    if output.resolve() in cache.resolve().parents:
+        raise ValueError(f"{cache} lies in {output}, which must be new: put the cache elsewhere")
+    return output, cache
 
 
 def _settings(options: argparse.Namespace):
@@ -164,13 +172,22 @@ def _settings(options: argparse.Namespace):
 
 def _articles(options: argparse.Namespace, sampling, left_out):
     from m3jax.cli.options import load_tokenizer
+    from m3jax.cli.tables import counting
     from m3jax.mine.articles import read_articles, sample
     from m3jax.text.records import BadRecords
 
     tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
     bad = BadRecords(options.skip_bad)
-    read = read_articles(options.input, bad, options.lang)
-    articles = sample(read, sampling, left_out, tokenizer)
+    with counting("articles read") as progress:
+
+        def read():
+            found = read_articles(options.input, bad, options.lang)
+            for number, article in enumerate(found, start=1):
+                yield article
+                if number % 100 == 0:
+                    progress(number)
+
+        articles = sample(read(), sampling, left_out, tokenizer)
     if bad.count:
         left_out["bad record"] = bad.count
     return articles, tokenizer
@@ -194,16 +211,17 @@ def _endpoint(options: argparse.Namespace):
     if not isinstance(body, dict):
         raise ValueError(f"--body must be a JSON object, got {options.body}")
     key = "" if options.no_key else os.environ.get(options.key_env, "").strip()
+    endpoint = Endpoint(
+        base_url=url, model=options.model or "", key=key, temperature=options.temperature,
+        max_tokens=options.answer_tokens, body=body, parallel=options.parallel,
+        timeout=options.timeout, retries=options.retries, longest_wait=options.max_wait,
+    )  # fmt: skip
     if not (key or options.no_key or options.dry_run or is_local(url)):
         raise ValueError(
             f"{options.key_env} is not set: put the key there, name another variable with "
             "--key-env, or say --no-key"
         )
-    return Endpoint(
-        base_url=url, model=options.model or "", key=key, temperature=options.temperature,
-        max_tokens=options.answer_tokens, body=body, parallel=options.parallel,
-        timeout=options.timeout, retries=options.retries, longest_wait=options.max_wait,
-    )  # fmt: skip
+    return endpoint
 
 
 def _generator(options: argparse.Namespace, endpoint, asked):
@@ -256,19 +274,22 @@ def _ranks(name: str, sample):
     return lambda questions, asked: source_ranks(questions, asked, sample, queries, passages)
 
 
-def _report(options: argparse.Namespace, articles, left_out, counts, questions, replies):
-    from collections import Counter
+def _report(options: argparse.Namespace, settings, articles, left_out, counts, replies):
+    import dataclasses
 
-    usage = [sum(reply[place] for reply in replies) for place in (2, 3)]
     return {
         "generator": options.generator,
         "model": options.model,
-        "seed": options.seed,
+        "check_model": options.check_model,
+        "check_top_k": options.check_top_k if options.check_model else None,
+        "settings": {type(part).__name__: dataclasses.asdict(part) for part in settings},
         "articles": len(articles),
         "left_out": dict(left_out),
         "languages": {lang: dict(count) for lang, count in sorted(counts.items())},
-        "splits": dict(Counter(question.split for question in questions)),
-        "tokens": {"prompts": usage[0], "replies": usage[1]},
+        "tokens": {
+            "prompts": sum(reply.prompt_tokens for reply in replies),
+            "replies": sum(reply.completion_tokens for reply in replies),
+        },
     }
 
 

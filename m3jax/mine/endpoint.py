@@ -44,7 +44,8 @@ class Endpoint:
 
     def __post_init__(self):
         parts = urllib.parse.urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        plain = self.base_url.isascii() and self.base_url.isprintable() and " " not in self.base_url
+        if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
             raise ValueError(
                 f"the base URL must look like https://host/v1, got {self.base_url!r}: name one "
                 "with --base-url or in OPENAI_BASE_URL"
@@ -153,7 +154,8 @@ def _poster(endpoint: Endpoint, stop: threading.Event) -> Callable[[bytes], byte
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             absent = isinstance(reason, (socket.gaierror, ConnectionRefusedError))
-            if isinstance(reason, ssl.SSLError) or (absent and not answered.is_set()):
+            untrusted = isinstance(reason, ssl.SSLCertVerificationError)
+            if untrusted or (absent and not answered.is_set()):
                 raise ConnectionError(
                     f"no endpoint at {url}: {reason}; is the URL right and the server running?"
                 ) from None

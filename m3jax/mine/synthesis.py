@@ -171,6 +171,7 @@ def write(
                         add(_line(_example(question, plan.source)))
         if plan.beir:
             _write_tasks(scratch / "beir", questions, articles)
+        report = report | {"splits": Counter(question.split for question in questions)}
         (scratch / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
