@@ -126,6 +126,33 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _poster(endpoint: Endpoint, stop: threading.Event) -> Callable[[bytes], bytes]:
     """A function that posts a body and returns the response's, after retries."""
+    attempt = _attempt(endpoint)
+
+    def post(data: bytes) -> bytes:
+        for number in range(endpoint.retries + 1):
+            content, problem, asked = attempt(data)
+            if content is not None:
+                return content
+            if number == endpoint.retries:
+                raise ConnectionError(
+                    f"{problem} (asked {number + 1} times); the replies so far are kept: run the "
+                    "same command again to go on"
+                )
+            # Spread, so that parallel requests do not come back all at once.
+            wait = endpoint.first_wait * 2**number * random.uniform(0.5, 1.0)
+            wait = min(wait if asked is None else asked, endpoint.longest_wait)
+            if stop.wait(wait):
+                raise InterruptedError("stopped while waiting for the endpoint")
+        raise AssertionError("unreachable")
+
+    return post
+
+
+def _attempt(endpoint: Endpoint) -> Callable[[bytes], tuple[bytes | None, str, float | None]]:
+    """A function that posts once: (response, "", None), or (None, what went wrong, wait asked for).
+
+    It raises ConnectionError where another attempt would not help.
+    """
     url = endpoint.base_url.rstrip("/") + "/chat/completions"
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if endpoint.key:
@@ -136,7 +163,6 @@ def _poster(endpoint: Endpoint, stop: threading.Event) -> Callable[[bytes], byte
     answered = threading.Event()
 
     def attempt(data: bytes) -> tuple[bytes | None, str, float | None]:
-        """(response, "", None), or (None, what went wrong, the wait asked for)."""
         request = urllib.request.Request(url, data, headers)
         try:
             with opener.open(request, timeout=endpoint.timeout) as response:
@@ -161,24 +187,7 @@ def _poster(endpoint: Endpoint, stop: threading.Event) -> Callable[[bytes], byte
                 ) from None
             return None, f"{url}: {reason or type(error).__name__}", None
 
-    def post(data: bytes) -> bytes:
-        for number in range(endpoint.retries + 1):
-            content, problem, asked = attempt(data)
-            if content is not None:
-                return content
-            if number == endpoint.retries:
-                raise ConnectionError(
-                    f"{problem} (asked {number + 1} times); the replies so far are kept: run the "
-                    "same command again to go on"
-                )
-            # Spread, so that parallel requests do not come back all at once.
-            wait = endpoint.first_wait * 2**number * random.uniform(0.5, 1.0)
-            wait = min(wait if asked is None else asked, endpoint.longest_wait)
-            if stop.wait(wait):
-                raise InterruptedError("stopped while waiting for the endpoint")
-        raise AssertionError("unreachable")
-
-    return post
+    return attempt
 
 
 def _said(error: urllib.error.HTTPError, key: str) -> str:

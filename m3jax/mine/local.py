@@ -27,6 +27,33 @@ def local_generator(
     without PyTorch.
     """
     directory = Path(directory)
+    tokenizer, model = _load(directory, device)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {
+        "do_sample": False, "temperature": None, "top_p": None, "top_k": None,
+    }  # fmt: skip
+    ends = _ends(model, tokenizer)
+
+    def answer(requests: Sequence[Request]) -> list[Reply]:
+        texts = [_chat(tokenizer, request.prompt) for request in requests]
+        special = tokenizer.chat_template is None  # a template writes them itself
+        found = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=special)
+        ids = found["input_ids"].to(model.device)
+        mask = found["attention_mask"].to(model.device)
+        rows = model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens,
+            pad_token_id=tokenizer.pad_token_id, **sampling,
+        )  # fmt: skip
+        return [
+            _reply(tokenizer, row[ids.shape[1] :].tolist(), int(length), ends, max_tokens)
+            for row, length in zip(rows, mask.sum(dim=1).tolist(), strict=True)
+        ]
+
+    settings = (temperature, max_tokens)
+    return Generator(f"local {_digest(directory)} {settings}", answer, threading.Event(), batch)
+
+
+def _load(directory: Path, device: str | None) -> tuple[Any, Any]:
+    """(tokenizer, model), the model on the device."""
     if not (directory / "config.json").is_file():
         raise FileNotFoundError(f"{directory} is no model: a directory with config.json is needed")
     try:
@@ -42,36 +69,9 @@ def local_generator(
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         directory, dtype="auto", use_safetensors=True, **options
     )
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    sampling = {"do_sample": True, "temperature": temperature} if temperature else {
-        "do_sample": False, "temperature": None, "top_p": None, "top_k": None,
-    }  # fmt: skip
-
-    def answer(requests: Sequence[Request]) -> list[Reply]:
-        texts = [_chat(tokenizer, request.prompt) for request in requests]
-        special = tokenizer.chat_template is None  # a template writes them itself
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=special)
-        inputs = {
-            name: inputs[name].to(device)
-            for name in ("input_ids", "attention_mask")  # some tokenizers add token types
-        }
-        with torch.inference_mode():
-            rows = model.generate(
-                **inputs, max_new_tokens=max_tokens, pad_token_id=tokenizer.pad_token_id, **sampling
-            )
-        width = inputs["input_ids"].shape[1]
-        lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        ends = _ends(model, tokenizer)
-        return [
-            _reply(tokenizer, row[width:].tolist(), int(length), ends, max_tokens)
-            for row, length in zip(rows, lengths, strict=True)
-        ]
-
-    settings = (temperature, max_tokens)
-    return Generator(f"local {_digest(directory)} {settings}", answer, threading.Event(), batch)
+    return tokenizer, model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
 def _chat(tokenizer: Any, prompt: str) -> str:
