@@ -319,7 +319,7 @@ def _print_estimate(options: argparse.Namespace, requests, cache, endpoint, toke
     print(f"about {prompts:,} prompt tokens and {answers:,} tokens of replies")
     if options.price_in is not None or options.price_out is not None:
         cost = (prompts * (options.price_in or 0) + answers * (options.price_out or 0)) / 1e6
-        print(f"about {cost:,.2f} at {options.price_in or 0:g} and {options.price_out or 0:g} "
+        print(f"about {cost:,.4f} at {options.price_in or 0:g} and {options.price_out or 0:g} "
               "a million")  # fmt: skip
     print("a dry run: nothing was asked, nothing written")
 

@@ -8,6 +8,7 @@ import dataclasses
 import email.utils
 import http.client
 import json
+import math
 import random
 import socket
 import ssl
@@ -211,7 +212,8 @@ def _retry_after(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        return max(float(value), 0.0)
+        seconds = float(value)
+        return max(seconds, 0.0) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:
