@@ -15,6 +15,7 @@ COMMANDS = {
     "encode": "turn a JSON Lines file into embeddings on disk",
     "train": "train or fine-tune, on one device or many hosts",
     "data": "check, build and split training data",
+    "synthesize": "write questions for long articles with a language model",
     "index": "build a searchable index of a corpus",
     "search": "search an index by any method, one query or many",
     "evaluate": "measure retrieval on judged queries, and compare methods",
