@@ -368,3 +368,22 @@ def test_queries_are_searched_in_parts(tiny, tmp_path, monkeypatch):
         assert a.queries == b.queries
         for name in a.values:
             np.testing.assert_allclose(a.values[name], b.values[name], atol=1e-12)
+
+
+def test_cls_every_is_of_documents_and_part_of_the_protocol(tiny, tmp_path):
+    write_real_task(tmp_path / "tasks")
+    (task,) = read_tasks(tmp_path / "tasks")
+    (plain,), (many,) = (
+        evaluate(tiny, [task], tmp_path / "out", Settings(methods=("dense",), cls_every=every))
+        for every in (None, 4)
+    )
+    assert "cls_every" not in plain.protocol and many.protocol["cls_every"] == 4
+    documents = tiny.encode(DOCUMENTS, cls_every=4)["dense_vecs"]
+    ids = task.query_sets[0].ids
+    queries = tiny.encode_queries(task.query_sets[0].texts)["dense_vecs"]
+    scores = queries @ documents.T
+    qrels = task.query_sets[0].qrels
+    best = [qrels[q].get(f"d{int(row.argmax())}", 0) for q, row in zip(ids, scores, strict=True)]
+    reciprocal = dict(zip(many.queries, many.values["MRR@10"], strict=True))
+    assert [reciprocal[q] == 1.0 for q in ids] == [grade > 0 for grade in best]
+    assert plain.values != many.values

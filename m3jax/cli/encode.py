@@ -7,7 +7,7 @@ again after a stop: finished shards are kept and nothing is encoded twice.
 import argparse
 from pathlib import Path
 
-from m3jax.cli.options import add_model, load_embedder
+from m3jax.cli.options import add_cls_every, add_model, load_embedder
 
 EXAMPLES = """\
 examples:
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-length", type=int, metavar="TOKENS", help="default: 8192 or the model's"
     )
+    add_cls_every(parser)
     parser.add_argument("--batch-size", type=int, metavar="ROWS", help="default: by tokens")
     parser.add_argument(
         "--shard-size", type=int, default=8192, metavar="TEXTS", help="default: 8192"
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         shard_size=options.shard_size,
         source=options.input,
         batch_size=options.batch_size,
+        cls_every=options.cls_every,
     )
     texts = sum(shard["texts"] for shard in manifest["shards"])
     print(f"{texts} texts in {len(manifest['shards'])} shards: {options.output}")

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from m3jax.cli.options import add_model, load_embedder, parse_weights
+from m3jax.cli.options import add_cls_every, add_model, load_embedder, parse_weights
 
 EXAMPLES = """\
 examples:
@@ -72,6 +72,7 @@ def _add_protocol(group: Any) -> None:
     group.add_argument("--passage-prefix", default="", metavar="TEXT", help='such as "passage: "')
     group.add_argument("--query-length", type=int, metavar="TOKENS")
     group.add_argument("--passage-length", type=int, metavar="TOKENS")
+    add_cls_every(group)
     group.add_argument(
         "--weights", metavar="D,S,M", help="of fused methods, or miracl, mkqa, mldr, narrativeqa"
     )
@@ -167,6 +168,7 @@ def _settings(options: argparse.Namespace) -> Any:
         store=options.store,
         dtype=options.embedding_dtype,
         batch_size=options.batch_size,
+        cls_every=options.cls_every,
         save_runs=options.save_runs,
     )
 

@@ -31,6 +31,15 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
 
 
+def add_cls_every(parser: Any) -> None:
+    """--cls-every: MCLS."""
+    parser.add_argument(
+        "--cls-every", type=int, metavar="TOKENS",
+        help="MCLS for long texts: a [CLS] for every so many tokens, dense is their mean "
+        "(the paper: 256)",
+    )  # fmt: skip
+
+
 def parse_weights(text: str | None, method: str):
     """HeadWeights of `1,0.3,1`, of `1,0.3`, or of a benchmark's name; None for None."""
     from m3jax.config import HeadWeights

@@ -51,6 +51,7 @@ class Store:
     modes: tuple[str, ...]
     dtype: str = "float32"  # of document vectors; queries' stay float32
     batch_size: int | None = None
+    cls_every: int | None = None  # MCLS, of documents
 
     def corpus(self, documents: Iterable[Record], digest: str, length: int) -> Index:
         """The index of a corpus, found or made; `digest` stands for its ids and texts."""
@@ -62,6 +63,7 @@ class Store:
             prefix,
             length,
             self.dtype,
+            *([] if self.cls_every is None else [self.cls_every]),
         ]
         folder = _entry(self.folder, "corpus", identity, self.modes, _is_index)
         if not _is_index(folder):
@@ -73,6 +75,7 @@ class Store:
                 max_length=length,
                 dtype=self.dtype,
                 batch_size=self.batch_size,
+                cls_every=self.cls_every,
             )
         opened = index.open_index(folder)
         opened.use(self.embedder)

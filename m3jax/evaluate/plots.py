@@ -9,6 +9,7 @@ MOST_GROUPS = 16
 # Paul Tol's "bright", told apart with any colour vision.
 COLOURS = {"bm25": "#bbbbbb", "dense": "#4477aa", "sparse": "#ee6677", "multivector": "#228833",
            "dense+sparse": "#ccbb44", "all": "#aa3377"}  # fmt: skip
+OTHERS = ("#66ccee", "#222255", "#bbcc33")  # results of other models, under names of their own
 
 
 def draw(path: Path, summary: Summary, measure: str) -> None:
@@ -22,7 +23,10 @@ def draw(path: Path, summary: Summary, measure: str) -> None:
         groups = summary.families[measure]
     if len(groups) > 1:
         groups = groups | {"mean of families": summary.overall[measure]["all"]}
-    methods = [m for m in COLOURS if any(m in row for row in groups.values())]
+    found = dict.fromkeys(method for row in groups.values() for method in row)
+    others = [method for method in found if method not in COLOURS]
+    colours = COLOURS | {m: OTHERS[i % len(OTHERS)] for i, m in enumerate(others)}
+    methods = [method for method in colours if method in found]
     figure = Figure(figsize=(max(5.0, 1.6 + 0.22 * len(groups) * (len(methods) + 1)), 3.6), dpi=150)
     axes = figure.subplots()
     width = 0.84 / max(1, len(methods))
@@ -36,8 +40,9 @@ def draw(path: Path, summary: Summary, measure: str) -> None:
                 below.append(max(0.0, 100 * (level["value"] - level["interval"][0])))
                 above.append(max(0.0, 100 * (level["interval"][1] - level["value"])))
         axes.bar(
-            places, values, 0.92 * width, yerr=[below, above], color=COLOURS[method],
-            label=METHOD_NAMES[method], error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
+            places, values, 0.92 * width, yerr=[below, above], color=colours[method],
+            label=METHOD_NAMES.get(method, method),
+            error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
         )  # fmt: skip
     axes.set_xticks(range(len(groups)), list(groups), rotation=30, ha="right", fontsize=8)
     axes.set_ylabel(f"{measure}, percent")

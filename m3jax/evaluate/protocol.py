@@ -44,6 +44,7 @@ class Settings:
     store: str = "all"  # representations kept: "all" the model has, or those "needed"
     dtype: str = "float32"  # of the stored document vectors
     batch_size: int | None = None
+    cls_every: int | None = None  # MCLS of documents [M3 app. B.2]
     save_runs: bool = False
 
     def __post_init__(self):
@@ -147,6 +148,8 @@ def protocol_of(
         "stored_dtype": settings.dtype,
         "depths": dataclasses.asdict(settings.depths),
     }
+    if settings.cls_every is not None:
+        protocol["cls_every"] = settings.cls_every
     if method in ("dense+sparse", "all"):
         weights = settings.weights or task.protocol.weights
         weights = fuse.preset(weights, method) if isinstance(weights, str) else weights

@@ -13,7 +13,7 @@ from m3jax.evaluate.results import Result
 from m3jax.evaluate.trec import writing
 
 SHARED = ("model", "model_hash", "pooling", "query_prefix", "passage_prefix", "query_tokens",
-          "passage_tokens", "compute_dtype", "stored_dtype", "top_k", "remove_self",
+          "passage_tokens", "cls_every", "compute_dtype", "stored_dtype", "top_k", "remove_self",
           "missing_queries", "ties", "title_join", "judged_by", "depths", "fusion", "compat",
           "versions", "machine")  # fmt: skip
 

@@ -53,6 +53,7 @@ def evaluate(
             modes=modes,
             dtype=settings.dtype,
             batch_size=settings.batch_size,
+            cls_every=settings.cls_every,
         )
     found = []
     for task in tasks:

@@ -46,6 +46,7 @@ def encode_corpus(
     shard_size: int = SHARD_SIZE,
     source: str = "",
     batch_size: int | None = None,
+    cls_every: int | None = None,
     progress: bool | None = None,
 ) -> dict[str, Any]:
     """Encodes `records` to `output` and returns the manifest. Run again after a stop, it goes on.
@@ -53,7 +54,7 @@ def encode_corpus(
     Raises ValueError where `output` holds another model's, other settings' or another input's
     embeddings: nothing is mixed and nothing is overwritten.
     """
-    settings = _settings(embedder, modes, max_length, dtype, shard_size, source)
+    settings = _settings(embedder, modes, max_length, dtype, shard_size, source, cls_every)
     manifest = _open_manifest(output, settings)
     stream = iter(records)
     _check_finished(output, manifest, stream)
@@ -68,6 +69,7 @@ def encode_corpus(
             max_length=settings["max_length"],
             chunk=shard_size,
             batch_size=batch_size,
+            cls_every=cls_every,
             progress=progress,
         )
         (embeddings,) = parts
@@ -150,6 +152,7 @@ def _settings(
     dtype: str,
     shard_size: int,
     source: str,
+    cls_every: int | None,
 ) -> dict[str, Any]:
     unknown = sorted(set(modes) - set(MODES))
     if unknown or not modes:
@@ -159,7 +162,7 @@ def _settings(
     if shard_size < 1:
         raise ValueError(f"shard_size must be at least 1, got {shard_size}")
     length = embedder.passage_max_length if max_length is None else max_length
-    embedder.encoder.check(length)
+    embedder.encoder.check(length, cls_every=cls_every)
     model = embedder.encoder.model
     return {
         "format": "m3jax-embeddings",
@@ -170,6 +173,7 @@ def _settings(
         "input": source,
         "modes": list(modes),
         "max_length": length,
+        "cls_every": cls_every,
         "dtype": dtype,
         "shard_size": shard_size,
         "dense_dim": model.config.encoder.hidden_size,

@@ -147,6 +147,7 @@ def build(
     sparse_bits: int = 32,
     source: str = "the corpus",
     batch_size: int | None = None,
+    cls_every: int | None = None,
     progress: bool | None = None,
 ) -> dict[str, Any]:
     """Writes an index to `output` and returns its manifest. Run again after a stop, it goes on.
@@ -164,7 +165,8 @@ def build(
     )
     encoded = corpus.encode_corpus(
         embedder, stored, output / "embeddings", modes=modes, max_length=max_length, dtype=dtype,
-        shard_size=shard_size, source=source, batch_size=batch_size, progress=progress,
+        shard_size=shard_size, source=source, batch_size=batch_size, cls_every=cls_every,
+        progress=progress,
     )  # fmt: skip
     manifest = _describe(embedder, encoded, output, len(texts), sparse_bits)
     if (output / MANIFEST).is_file():
@@ -273,6 +275,7 @@ def _describe(
         "documents": count,
         "modes": encoded["modes"],
         "max_length": encoded["max_length"],
+        "cls_every": encoded.get("cls_every"),
         "dtype": encoded["dtype"],
         "sparse_bits": sparse_bits,
         "query_instruction": embedder.query_instruction,

@@ -1,0 +1,31 @@
+"""m3-mini, first training stage: dense only, on pairs in 130 languages [M3 sec. 3.3, app. B.1].
+
+    python experiments/train_m3_mini.py --backbone DIR --data TRAIN --work WORK
+
+runs it with the stage before and those after. Short texts, packed rows: no token of padding is
+paid for. Translation pairs are learned both ways. Negatives come from one kind of source, and so
+are never told apart by their language alone.
+"""
+
+from m3jax.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig
+
+
+def config() -> TrainConfig:
+    return TrainConfig(
+        data=DataConfig(
+            group_size=1,
+            query_length=64,
+            passage_length=144,
+            edges=(48, 144),
+            batch_sizes=(112, 48),
+            layout="packed",
+            row_width=256,
+            drop_below=24,
+        ),
+        loss=LossConfig(heads=("dense",), self_distill=False, symmetric=True),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-4, warmup_ratio=0.1, layer_decay=0.9, freeze_positions=True
+        ),
+        save_every=40,
+        log_every=10,
+    )

@@ -1,0 +1,36 @@
+"""m3-mini, second training stage: three heads, then self-distillation [M3 sec. 3.3].
+
+    python experiments/train_m3_mini.py --backbone DIR --data TRAIN --work WORK
+
+runs it after the first stage and the mining of negatives. The sparse head starts from token weights
+that were fitted, not trained, and has a higher rate. Long documents stand in groups of their own.
+Without --set steps=N the warm-up on L is 60 steps, about a quarter.
+"""
+
+from m3jax.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig
+
+
+def config() -> TrainConfig:
+    return TrainConfig(
+        data=DataConfig(
+            group_size=2,
+            query_length=48,
+            passage_length=1024,
+            edges=(96, 256, 1024),
+            batch_sizes=(40, 20, 6),
+            layout="packed",
+            row_width=256,
+            drop_below=4,
+        ),
+        loss=LossConfig(self_distill_start=60),
+        optimizer=OptimizerConfig(
+            learning_rate=5e-5,
+            sparse_rate=20.0,
+            colbert_rate=4.0,
+            warmup_ratio=0.1,
+            layer_decay=0.9,
+            freeze_positions=True,
+        ),
+        save_every=40,
+        log_every=10,
+    )
