@@ -375,7 +375,7 @@ def test_report_and_plot(train, tmp_path, capsys):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
 def test_what_cannot_be_done_is_told(train, tmp_path, capsys, options, message):
-    names = {
+    names: dict[str, str] = {
         "EMPTY": write(tmp_path / "empty.jsonl", []),
         "PLAIN": write(tmp_path / "plain.jsonl", [{"text": f"passage {i}"} for i in range(5)]),
         "QRELS": str(tmp_path / "q.tsv"),
@@ -383,7 +383,7 @@ def test_what_cannot_be_done_is_told(train, tmp_path, capsys, options, message):
     (tmp_path / "q.tsv").write_text("q0 0 nothing 1\n")
     out = tmp_path / "o.jsonl"
     command = ["mine", "--input", train, "--output", str(out)]
-    assert main([*command, *(names.get(option, option) for option in options)]) == 1
+    assert main([*command, *[names.get(option) or option for option in options]]) == 1
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert not out.exists()
