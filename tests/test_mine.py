@@ -280,7 +280,8 @@ def test_positives_outside_the_corpus_are_scored(tiny, tmp_path, work):
             mine([path], tmp_path / f"{method}{i}.jsonl", retrieval, rules, work, corpus=[corpus])
             for i, corpus in enumerate((inside, outside))
         ]
-        np.testing.assert_allclose(*(m.scores["positive"] for m in found), atol=2e-5)
+        first, second = (np.array(m.scores["positive"]) for m in found)
+        np.testing.assert_allclose(first, second, atol=2e-5)
 
 
 def test_a_stopped_run_goes_on_and_models_do_not_mix(tiny, tmp_path, train, monkeypatch):

@@ -6,6 +6,7 @@ other negatives. Chunks of queries are kept in the work directory: a job that wa
 
 import array
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -83,24 +84,11 @@ def mine(
     _check_bm25(retrieval, rules, corpus)
     mined = Mined(pools=pool.sizes)
     mined.counts["bad records"] = bad.count
-    shelves: dict[str, Shelf | None] = {}
-
-    def shelf_of(language: str) -> Shelf | None:
-        if language not in shelves:
-            there = language in pool.sizes
-            shelves[language] = Shelf(pool, language, retrieval, work) if there else None
-        return shelves[language]
-
-    def questions() -> Iterator[Question]:
-        # What is bad was counted above.
-        for place, values, example in read_records_of(inputs, "examples", lambda error: None):
-            language = language_of(values, example, place) if same_language else ""
-            yield Question(values, example, language)
-
+    shelf_of = _shelves(pool, retrieval, work)
     settings = [pool.name, same_language, known.digest(), retrieval.identity, keep]
     folder = work / f"mined-{digest_of([*settings, dataclasses.asdict(rules)])}"
     chunks = resumable(
-        questions(), CHUNK, folder, lambda q: [q.values, q.language],
+        _questions(inputs, same_language), CHUNK, folder, lambda q: [q.values, q.language],
         lambda some: _chunk(some, shelf_of, known, rules, keep),
     )  # fmt: skip
     with new_file(output) as write:
@@ -116,6 +104,23 @@ def mine(
                 mined.scores[kind].extend(values)
             tell(mined.counts["queries"])
     return mined
+
+
+def _shelves(pool: Pool, retrieval: Retrieval, work: Path) -> Callable[[str], Shelf | None]:
+    """A language's shelf, made when first asked for; None where the pool lacks the language."""
+
+    @functools.cache
+    def shelf_of(language: str) -> Shelf | None:
+        return Shelf(pool, language, retrieval, work) if language in pool.sizes else None
+
+    return shelf_of
+
+
+def _questions(inputs: list[str], same_language: bool) -> Iterator[Question]:
+    # What is bad was counted by the survey.
+    for place, values, example in read_records_of(inputs, "examples", lambda error: None):
+        language = language_of(values, example, place) if same_language else ""
+        yield Question(values, example, language)
 
 
 def _check_sizes(pool: Pool, known: Known, rules: Rules, small_pools: bool) -> None:

@@ -54,17 +54,9 @@ def score_teacher(
         for _, values, example in read_records_of(inputs, "examples", bad):
             yield values, example
 
-    def wanted(example: Example) -> bool:
-        if not keep or example.positive_scores is None:
-            return True
-        return example.negative_scores is None and bool(example.negatives)
-
-    def pairs_of(example: Example) -> list[tuple[str, str]]:
-        query = example.prompt + example.query if with_prompt else example.query
-        return [(query, text) for text in (*example.positives, *example.negatives)]
-
     def score(chunk: list[tuple[dict[str, Any], Example]]) -> list[list[float] | None]:
-        some = [pairs_of(example) if wanted(example) else None for _, example in chunk]
+        examples = [example for _, example in chunk]
+        some = [None if keep and _has_scores(e) else _pairs(e, with_prompt) for e in examples]
         distinct = list(dict.fromkeys(pair for pairs in some for pair in pairs or ()))
         if not distinct:
             return [None] * len(chunk)
@@ -86,6 +78,16 @@ def score_teacher(
         if not examples:
             raise ValueError(f"{', '.join(inputs)}: there is no example to score")
     return Scored(examples, pairs, kept)
+
+
+def _has_scores(example: Example) -> bool:
+    negatives = example.negative_scores is not None or not example.negatives
+    return example.positive_scores is not None and negatives
+
+
+def _pairs(example: Example, with_prompt: bool) -> list[tuple[str, str]]:
+    query = example.prompt + example.query if with_prompt else example.query
+    return [(query, text) for text in (*example.positives, *example.negatives)]
 
 
 def _finite(value: float) -> float:
