@@ -74,19 +74,15 @@ def mine(
     """
     if output.exists():
         raise FileExistsError(f"{output} already exists; name a new file or remove it first")
-    if rules.near_duplicates:
-        signature_of("")  # a missing library is told before the work begins
+    _ = rules.near_duplicates and signature_of("")  # a missing library is told at once
     bad = BadRecords(skip_bad)
-    pool, known = survey(
-        inputs, corpus, work, by_language=same_language, exclude=exclude, on_bad=bad
-    )
+    pool, known = survey(inputs, corpus, work, bad, by_language=same_language, exclude=exclude)
     _check_sizes(pool, known, rules, small_pools)
     _check_bm25(retrieval, rules, corpus)
-    mined = Mined(pools=pool.sizes)
-    mined.counts["bad records"] = bad.count
+    mined = Mined(counts=Counter({"bad records": bad.count}), pools=pool.sizes)
     shelf_of = _shelves(pool, retrieval, work)
-    settings = [pool.name, same_language, known.digest(), retrieval.identity, keep]
-    folder = work / f"mined-{digest_of([*settings, dataclasses.asdict(rules)])}"
+    rest = [same_language, keep, dataclasses.asdict(rules)]
+    folder = work / f"mined-{digest_of([pool.name, known.digest(), retrieval.identity, rest])}"
     chunks = resumable(
         _questions(inputs, same_language), CHUNK, folder, lambda q: [q.values, q.language],
         lambda some: _chunk(some, shelf_of, known, rules, keep),
@@ -97,8 +93,7 @@ def mine(
                 shelf = shelf_of(question.language)
                 texts = [shelf.text(n) for n in numbers] if shelf else []
                 _count(mined, question, len(texts), rules.negatives, keep)
-                line = json.dumps(_record(question, texts, keep), ensure_ascii=False, default=str)
-                write(line + "\n")
+                write(_line(question, texts, keep))
             mined.dropped.update(result["dropped"])
             for kind, values in result["scores"].items():
                 mined.scores[kind].extend(values)
@@ -215,7 +210,7 @@ def _count(mined: Mined, question: Question, found: int, asked: int, keep: bool)
         mined.counts["neg_scores left out"] += 1
 
 
-def _record(question: Question, texts: list[str], keep: bool) -> dict[str, Any]:
+def _line(question: Question, texts: list[str], keep: bool) -> str:
     """The record with other negatives; scores of the earlier ones would not fit them."""
     example = question.example
     values = dict(question.values)
@@ -227,7 +222,7 @@ def _record(question: Question, texts: list[str], keep: bool) -> dict[str, Any]:
         values["source"] = example.source
     if not example.in_batch:
         values["in_batch"] = False
-    return values
+    return json.dumps(values, ensure_ascii=False, default=str) + "\n"
 
 
 def means(mined: Mined) -> dict[str, dict[str, Any]]:

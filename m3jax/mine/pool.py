@@ -90,10 +90,10 @@ def survey(
     inputs: list[str],
     corpus: list[str] | None,
     work: Path,
+    on_bad: OnBad,
     *,
     by_language: bool = False,
     exclude: Qrels | None = None,
-    on_bad: OnBad,
 ) -> tuple[Pool, Known]:
     """Reads the training files, and the corpus where there is one, once.
 
