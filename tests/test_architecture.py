@@ -31,7 +31,8 @@ LEVELS = [
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 # Who may import what from outside; everything else is free.
-ONLY_IN = {"torch": {"convert", "mine"}, "optax": {"train"}, "orbax": {"checkpoint", "train"}}
+ONLY_IN = {"torch": {"convert", "mine"}, "sentence_transformers": {"mine"}, "optax": {"train"},
+           "orbax": {"checkpoint", "train"}}  # fmt: skip
 NO_JAX = {"types", "directories", "text"}
 
 

@@ -15,6 +15,8 @@ COMMANDS = {
     "encode": "turn a JSON Lines file into embeddings on disk",
     "train": "train or fine-tune, on one device or many hosts",
     "data": "check, build and split training data",
+    "mine": "find hard negatives for training files with a model or BM25",
+    "score-teacher": "score training files with a re-ranker or an M3, to distil from",
     "synthesize": "write questions for long articles with a language model",
     "index": "build a searchable index of a corpus",
     "search": "search an index by any method, one query or many",

@@ -1,0 +1,1 @@
+"""Better training data from a model: hard negatives, and a teacher's scores."""

@@ -48,6 +48,14 @@ class Bm25:
 
     def search(self, queries: Sequence[str], top_k: int) -> Hits:
         """The `top_k` documents of each query that share a term with it; repeated terms count."""
+        return sparse.search(self._counts(queries), self.index, top_k)
+
+    def scores_at(self, query: str, documents: np.ndarray) -> np.ndarray:
+        """The float64 scores of one query with some documents, 0 where they share nothing."""
+        return sparse.scores_at(self._counts([query]), 0, self.index, documents)
+
+    def _counts(self, queries: Sequence[str]) -> scipy.sparse.csr_array:
+        """How often each query has each term [queries, terms]."""
         width = len(self.index.offsets) - 1
         rows, columns, counts = [], [], []
         for row, terms in enumerate(_terms(queries, self.tokenizer, self.vocabulary, LONGEST)):
@@ -55,11 +63,10 @@ class Bm25:
             rows += [row] * len(seen)
             columns += seen.keys()
             counts += seen.values()
-        matrix = scipy.sparse.csr_array(
+        return scipy.sparse.csr_array(
             (np.array(counts, np.float32), (np.array(rows, int), np.array(columns, int))),
             shape=(len(queries), width),
         )
-        return sparse.search(matrix, self.index, top_k)
 
 
 def build(

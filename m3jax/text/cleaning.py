@@ -111,10 +111,22 @@ def wrong_script(text: str, language: str, least: float) -> bool:
     return sum(_script(c) in expected for c in letters) < least * len(letters)
 
 
+def plain(text: str) -> str:
+    """A text in NFKC without case and runs of white space: equal ones are exact duplicates."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
 def shingles(text: str) -> set[str]:
-    """Its 5-grams of characters, without case and runs of white space."""
-    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """The 5-grams of characters of a `plain` text."""
+    text = plain(text)
     return {text[i : i + SHINGLE] for i in range(max(len(text) - SHINGLE + 1, 1))}
+
+
+def signature_of(text: str) -> Any:
+    """Its MinHash; `a.jaccard(b)` estimates the share of 5-grams that two texts have in common."""
+    signature = _rensa().RMinHash(PERMUTATIONS, 42)
+    signature.update(sorted(shingles(text)))
+    return signature
 
 
 def near_duplicates(threshold: float) -> Callable[[str], bool]:
@@ -122,19 +134,11 @@ def near_duplicates(threshold: float) -> Callable[[str], bool]:
 
     MinHash finds candidates, whose signatures then must agree in `threshold` of their places.
     """
-    try:
-        import rensa
-    except ImportError as error:
-        raise ImportError(
-            "near duplicates need rensa: pip install 'm3jax[data]', or turn them off with 0"
-        ) from error
-    library: Any = rensa
-    index = library.RMinHashLSH(threshold, PERMUTATIONS, BANDS)
+    index = _rensa().RMinHashLSH(threshold, PERMUTATIONS, BANDS)
     signatures: list[Any] = []
 
     def seen(text: str) -> bool:
-        signature = library.RMinHash(PERMUTATIONS, 42)
-        signature.update(sorted(shingles(text)))
+        signature = signature_of(text)
         if any(signatures[i].jaccard(signature) >= threshold for i in index.query(signature)):
             return True
         index.insert(len(signatures), signature)
@@ -170,6 +174,16 @@ def _checks(limits: Limits) -> list[tuple[str, Callable[[Pair], bool]]]:
         seen = near_duplicates(limits.near_duplicates)
         checks.append(("near duplicate", lambda p: seen(p.passage)))
     return checks
+
+
+def _rensa() -> Any:
+    try:
+        import rensa
+    except ImportError as error:
+        raise ImportError(
+            "near duplicates need rensa: pip install 'm3jax[data]', or turn them off with 0"
+        ) from error
+    return rensa
 
 
 @functools.cache

@@ -1,0 +1,79 @@
+"""The score of a query and a passage by one method, from the scores of its heads.
+
+The same numbers, in float64, that search ranks by: s_dense, s_lex, s_mul, or their weighted sum
+[M3 sec. 3.2, 4]. A dense cosine can be negative; the others cannot.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from m3jax.config import HeadWeights
+from m3jax.search import fuse
+from m3jax.search.embedder import M3Embedder
+from m3jax.search.embeddings import concatenate
+from m3jax.search.index import Index, in_memory
+from m3jax.search.methods import EncodedQueries, encode_queries, head_scores, heads_of
+
+METHODS = ("dense", "sparse", "multivector", "dense+sparse", "all")
+_COUNTED = {"multivector": ("colbert",)}  # it needs the dense head to search, not to score
+
+
+def weights_of(method: str, weights: HeadWeights | None) -> HeadWeights:
+    """The weights under which a method sums its heads; ValueError where one head has none."""
+    if method in ("dense+sparse", "all"):
+        return weights or fuse.DEFAULT
+    if weights is not None:
+        raise ValueError(f"method {method!r} sums nothing: weights are for dense+sparse and all")
+    return HeadWeights(dense=1.0, sparse=1.0, colbert=1.0)
+
+
+def scores_with(
+    index: Index,
+    queries: EncodedQueries,
+    number: int,
+    documents: np.ndarray,
+    method: str,
+    weights: HeadWeights,
+) -> Float[np.ndarray, " n"]:
+    """The float64 scores of one query with some documents of an index."""
+    scores = head_scores(index, queries, number, documents)
+    heads = _COUNTED.get(method, heads_of([method]))
+    return fuse.weighted_sum({head: scores[head] for head in heads}, weights)
+
+
+def passages_index(
+    embedder: M3Embedder, texts: Sequence[str], method: str, max_length: int | None
+) -> Index:
+    """Some passages as an index in memory, in the representations that `method` scores by."""
+    parts = embedder.encode_stream(
+        [embedder.passage_instruction + text for text in texts],
+        heads=_COUNTED.get(method, heads_of([method])),
+        max_length=max_length,
+        batch_size=embedder.batch_size,
+        progress=False,
+    )
+    return in_memory(concatenate(list(parts)))
+
+
+def pair_scores(
+    embedder: M3Embedder,
+    pairs: Sequence[tuple[str, str]],
+    method: str,
+    weights: HeadWeights,
+    max_length: int | None = None,
+) -> list[float]:
+    """One score for each (query, passage); each distinct text is encoded once."""
+    queries = list(dict.fromkeys(query for query, _ in pairs))
+    passages = {text: i for i, text in enumerate(dict.fromkeys(text for _, text in pairs))}
+    index = passages_index(embedder, list(passages), method, max_length)
+    encoded = encode_queries(embedder, queries, [method])
+    places: dict[str, list[int]] = {}
+    for place, (query, _) in enumerate(pairs):
+        places.setdefault(query, []).append(place)
+    out = np.zeros(len(pairs))
+    for number, query in enumerate(queries):
+        documents = np.array([passages[pairs[place][1]] for place in places[query]], np.int64)
+        out[places[query]] = scores_with(index, encoded, number, documents, method, weights)
+    return out.tolist()

@@ -1,0 +1,439 @@
+"""Hard negatives: from the ranks asked for, never right for the query, the same in every run."""
+
+import gzip
+import json
+import random
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from m3jax import M3Embedder
+from m3jax.cli.main import main
+from m3jax.config import HeadWeights
+from m3jax.mine import negatives as mining
+from m3jax.mine.choose import Hit, Rules, choose
+from m3jax.mine.negatives import means, mine
+from m3jax.mine.pool import key_of
+from m3jax.mine.retrieve import Retrieval
+from m3jax.search.encode import TextEncoder
+from m3jax.search.trec import read_qrels
+from m3jax.text import sample
+from m3jax.text.cleaning import plain, shingles
+from m3jax.text.examples import read_examples
+
+# Short ones: few shapes to compile.
+PASSAGES = [
+    p._replace(text=" ".join(p.text.split()[:16])[:110].strip())
+    for p in sample.passages()
+    if p.lang in ("en", "fr", "de")
+]
+RULES = Rules(negatives=3, first=2, last=12)
+
+
+def record(number: int, **more):
+    passage = PASSAGES[number]
+    query = " ".join(passage.text.split()[:5])
+    return {"query": query, "pos": [passage.text], "neg": [], "lang": passage.lang,
+            "id": f"q{number}"} | more  # fmt: skip
+
+
+def write(path, records):
+    text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return str(path)
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    path = tmp_path_factory.mktemp("train") / "qa.jsonl.gz"
+    return write(path, [record(i) for i in range(len(PASSAGES))])
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """One place for all: what is the same is encoded once."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def dense(tiny):
+    """Scores of every query and passage, and the ranking, by brute force."""
+    queries = tiny.encode([record(i)["query"] for i in range(len(PASSAGES))])["dense_vecs"]
+    passages = tiny.encode([p.text for p in PASSAGES])["dense_vecs"].astype(np.float16)
+    scores = queries.astype(np.float64) @ passages.astype(np.float64).T
+    return scores, np.argsort(-scores, axis=1, kind="stable")
+
+
+def number_of(text: str) -> int:
+    return next(i for i, p in enumerate(PASSAGES) if p.text == text)
+
+
+def test_negatives_come_from_the_ranks_asked_for(tiny, train, work, dense, tmp_path):
+    mined = mine([train], tmp_path / "o.jsonl", Retrieval(embedder=tiny), RULES, work)
+    ranking = dense[1]
+    for i, row in enumerate(read(tmp_path / "o.jsonl")):
+        allowed = set(ranking[i][2:12].tolist()) - {i}
+        found = {number_of(text) for text in row["neg"]}
+        assert len(found) == 3 and found <= allowed
+    assert mined.counts["negatives"] == 3 * len(PASSAGES)
+    assert mined.dropped["a positive"] == sum(i in r[2:12] for i, r in enumerate(ranking))
+    # Their scores are those of search, and on average above a random passage's.
+    assert means(mined)["mined"]["mean"] > means(mined)["random"]["mean"]
+
+
+def test_top_takes_the_best_that_are_left(tiny, train, work, dense, tmp_path):
+    rules = Rules(negatives=4, first=1, last=30, pick="top")
+    mine([train], tmp_path / "o.jsonl", Retrieval(embedder=tiny), rules, work)
+    for i, row in enumerate(read(tmp_path / "o.jsonl")):
+        assert [number_of(t) for t in row["neg"]] == [n for n in dense[1][i][1:] if n != i][:4]
+
+
+@pytest.mark.parametrize(
+    ("given", "below"),
+    [({"max_share": 0.99}, lambda p: 0.99 * p), ({"margin": 0.01}, lambda p: p - 0.01)],
+    ids=["share", "margin"],
+)
+def test_thresholds_by_the_positive(tiny, train, work, dense, tmp_path, given, below):
+    rules = Rules(negatives=60, first=0, last=50, near_duplicates=0.0, **given)
+    mined = mine([train], tmp_path / "o.jsonl", Retrieval(embedder=tiny), rules, work)
+    scores, ranking = dense
+    short = 0
+    for i, row in enumerate(read(tmp_path / "o.jsonl")):
+        limit = below(scores[i, i])
+        want = {n for n in ranking[i][:50].tolist() if n != i and scores[i, n] < limit - 1e-6}
+        sure = {n for n in ranking[i][:50].tolist() if n != i and scores[i, n] < limit + 1e-6}
+        assert want <= {number_of(t) for t in row["neg"]} <= sure
+        short += len(row["neg"]) < 60
+    assert mined.dropped["score too close to the positive's"] > 0
+    assert mined.counts["queries with fewer than asked"] == short > 0
+
+
+def test_limits_by_hand():
+    assert Rules().limit(0.3) == np.inf
+    assert Rules(max_share=0.95).limit(0.8) == pytest.approx(0.76)
+    assert Rules(max_share=0.95).limit(-0.2) == -0.2  # 95 % of it would be above it
+    assert Rules(max_share=0.95, margin=0.1).limit(0.8) == pytest.approx(0.7)
+    assert Rules(max_share=0.5, margin=0.1).limit(0.8) == pytest.approx(0.4)
+
+
+def test_a_sample_depends_on_texts_and_seed_alone():
+    hits = [Hit(i, 1000 + i, 1 - i / 50) for i in range(50)]
+    moved = [Hit(49 - h.number, h.key, h.score) for h in hits]  # another order of the corpus
+
+    def keys(some, seed=0, salt="query"):
+        rules = Rules(negatives=5, first=0, last=50, near_duplicates=0.0, seed=seed)
+        return [h.key for h in choose(some, str, [], {}, 2.0, rules, salt, Counter())]
+
+    assert keys(hits) == keys(moved)
+    assert keys(hits) != keys(hits, seed=1) and keys(hits) != keys(hits, salt="other")
+    assert len({k for seed in range(40) for k in keys(hits, seed)}) > 45  # all have their chance
+
+
+def duplicates(text: str) -> list[str]:
+    """Copies that differ in case and space, and near copies."""
+    words = text.split()
+    return [text.upper(), "  " + "\n".join(words) + " ", f"{text} Indeed.", " ".join(words[1:])]
+
+
+@pytest.fixture
+def trap(tmp_path):
+    """Every passage also stands there in copies; queries 0 and 1 are one, asked in two ways."""
+    records = [record(i, neg=duplicates(PASSAGES[i].text)) for i in range(20)]
+    same = records[0]["query"]
+    records[1]["query"] = f" {same.upper()} "
+    return write(tmp_path / "trap.jsonl", records)
+
+
+@pytest.mark.parametrize("method", ["dense", "bm25"])
+def test_nothing_right_is_mined(tiny, trap, work, tmp_path, method):
+    rules = Rules(negatives=50, first=0, last=60)
+    retrieval = Retrieval(embedder=tiny, method=method)
+    mined = mine([trap], tmp_path / "o.jsonl", retrieval, rules, work)
+    rows = read(tmp_path / "o.jsonl")
+    rows[0]["pos"], rows[1]["pos"] = 2 * [rows[0]["pos"] + rows[1]["pos"]]
+    assert sum(len(row["neg"]) for row in rows) > 200
+    for number, row in enumerate(rows):
+        right = [plain(text) for text in row["pos"]]
+        own = shingles(PASSAGES[number].text)
+        for text in row["neg"]:
+            assert plain(text) not in right and plain(text) != plain(row["query"])
+            # MinHash estimates: a similarity of 0.8 may be taken for 0.7 or 0.9, not for less.
+            assert len(shingles(text) & own) / len(shingles(text) | own) < 0.9
+    for reason in ("a positive", "known to be right for the query", "near duplicate of a positive"):
+        assert mined.dropped[reason] > 0, reason
+
+
+def test_the_same_whatever_the_order_the_chunks_and_the_files(tiny, train, tmp_path, monkeypatch):
+    mine([train], tmp_path / "a.jsonl", Retrieval(embedder=tiny), RULES, tmp_path / "w1")
+    records = [record(i) for i in range(len(PASSAGES))]
+    random.Random(3).shuffle(records)
+    files = [write(tmp_path / "b1.jsonl", records[:9]), write(tmp_path / "b2.jsonl", records[9:])]
+    monkeypatch.setattr(mining, "CHUNK", 7)
+    mine(files, tmp_path / "b.jsonl", Retrieval(embedder=tiny), RULES, tmp_path / "w2")
+    first, second = ({r["id"]: r["neg"] for r in read(tmp_path / f"{x}.jsonl")} for x in "ab")
+    assert first == second
+    mine([train], tmp_path / "c.jsonl", Retrieval(embedder=tiny),
+         Rules(negatives=3, first=2, last=12, seed=1), tmp_path / "w1")  # fmt: skip
+    assert {r["id"]: r["neg"] for r in read(tmp_path / "c.jsonl")} != first
+
+
+def test_other_fields_stay(tiny, tmp_path, work):
+    more = {"pos_scores": [2.5], "prompt": "Find: ", "mine": {"a": [1]}, "pos_lang": "xx"}
+    records = [record(i, neg=["old"], neg_scores=[1.0], **more) for i in range(20)]
+    path = write(tmp_path / "a_no_in_batch_neg.jsonl", records)
+    rules = Rules(negatives=2, first=0, last=12)
+    mined = mine([path], tmp_path / "new.jsonl", Retrieval(embedder=tiny), rules, work)
+    mine([path], tmp_path / "kept.jsonl", Retrieval(embedder=tiny), rules, work, keep=True)
+    added = {"source": "a_no_in_batch_neg", "in_batch": False}
+    for old, new, kept in zip(
+        records, read(tmp_path / "new.jsonl"), read(tmp_path / "kept.jsonl"), strict=True
+    ):
+        fields = {k: v for k, v in old.items() if k not in ("neg", "neg_scores")} | added
+        assert {k: v for k, v in new.items() if k != "neg"} == fields
+        assert {k: v for k, v in kept.items() if k != "neg"} == fields
+        assert len(new["neg"]) == 2
+        assert kept["neg"][0] == "old" and len(kept["neg"]) == 3 and "old" not in kept["neg"][1:]
+    assert mined.counts["neg_scores left out"] == 20
+    assert len(list(read_examples(tmp_path / "kept.jsonl"))) == 20
+
+
+def test_a_corpus_and_passages_that_a_user_excludes(tiny, tmp_path, work):
+    corpus = [{"_id": f"d{i}", "title": "T", "text": p.text} for i, p in enumerate(PASSAGES)]
+    corpus.append({"_id": "copy", "text": f"T {PASSAGES[3].text}"})
+    pool = write(tmp_path / "c.jsonl", corpus)
+    path = write(tmp_path / "t.jsonl", [record(i) for i in range(6)])
+    (tmp_path / "x.tsv").write_text("query\tdoc\tscore\nq0\tcopy\t1\nq0\td4\t2\nq1\td5\t0\n")
+    rules = Rules(negatives=99, first=0, last=len(PASSAGES), near_duplicates=0.0)
+    free, bound = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    retrieval = Retrieval(embedder=tiny)
+    mine([path], free, retrieval, rules, work, corpus=[pool])
+    exclude = read_qrels(tmp_path / "x.tsv")
+    mined = mine([path], bound, retrieval, rules, work, corpus=[pool], exclude=exclude)
+    assert mined.pools == {"": len(PASSAGES)}  # the copy is one with d3
+    free, bound = read(free), read(bound)
+    assert all(text.startswith("T ") for row in free for text in row["neg"])
+    gone = {f"T {PASSAGES[i].text}" for i in (3, 4)}
+    assert set(free[0]["neg"]) - set(bound[0]["neg"]) == gone and free[1:] == bound[1:]
+    assert mined.dropped["known to be right for the query"] == 2
+
+
+def test_negatives_in_the_language_of_the_positives(tiny, tmp_path, work):
+    records = [record(i, pos_lang=PASSAGES[i].lang, lang="xx") for i in range(len(PASSAGES))]
+    path = write(tmp_path / "x.jsonl", records)
+    languages = {p.text: p.lang for p in PASSAGES}
+    rules = Rules(negatives=5, first=0, last=10)
+    mined = mine([path], tmp_path / "o.jsonl", Retrieval(embedder=tiny), rules, work,
+                 same_language=True)  # fmt: skip
+    for row in read(tmp_path / "o.jsonl"):
+        assert len(row["neg"]) == 5
+        assert {languages[text] for text in row["neg"]} == {row["pos_lang"]}
+    assert mined.pools == Counter(p.lang for p in PASSAGES)
+    small = Rules(negatives=30, first=2, last=30)
+    with pytest.raises(ValueError, match=r"fewer passages than the 30 .*de 18, en 22, fr 14"):
+        mine([path], tmp_path / "p.jsonl", Retrieval(embedder=tiny), small, work,
+             same_language=True)  # fmt: skip
+    mined = mine([path], tmp_path / "p.jsonl", Retrieval(embedder=tiny), small, work,
+                 same_language=True, small_pools=True)  # fmt: skip
+    assert mined.counts["queries with fewer than asked"] == len(PASSAGES)
+    assert mined.counts["queries with none"] == 0
+
+
+@pytest.mark.parametrize("method", ["sparse", "multivector", "all", "bm25"])
+def test_every_method_scores_positives_as_it_ranks(tiny, tmp_path, work, method):
+    """A share of 1 leaves exactly what scores below the positive; queries ask for another text."""
+    records = [record(i, query=record(i + 1)["query"]) for i in range(24)]
+    path = write(tmp_path / "t.jsonl", records)
+    weights = HeadWeights(dense=0.5, sparse=0.2, colbert=2.0) if method == "all" else None
+    terms = "tokens" if method == "bm25" else "words"
+    retrieval = Retrieval(embedder=tiny, method=method, weights=weights, bm25_terms=terms)
+    everything = Rules(negatives=24, first=0, last=24, near_duplicates=0.0, pick="top")
+    below = Rules(negatives=24, first=0, last=24, near_duplicates=0.0, pick="top", max_share=1.0)
+    a = mine([path], tmp_path / "a.jsonl", retrieval, everything, work)
+    b = mine([path], tmp_path / "b.jsonl", retrieval, below, work)
+    assert a.scores["positive"] == b.scores["positive"] and len(a.scores["positive"]) == 24
+    fewer = 0
+    taken = iter(a.scores["mined"])
+    rows = zip(read(tmp_path / "a.jsonl"), read(tmp_path / "b.jsonl"), strict=True)
+    for positive, (free, bound) in zip(a.scores["positive"], rows, strict=True):
+        some = [next(taken) for _ in free["neg"]]
+        assert some == sorted(some, reverse=True)
+        below_it = [t for t, score in zip(free["neg"], some, strict=True) if score < positive]
+        assert bound["neg"] == below_it
+        fewer += len(free["neg"]) - len(below_it)
+    assert b.dropped["score too close to the positive's"] == fewer > 0
+
+
+def test_positives_outside_the_corpus_are_scored(tiny, tmp_path, work):
+    inside = write(tmp_path / "c.jsonl", [{"text": p.text} for p in PASSAGES[:30]])
+    outside = write(tmp_path / "d.jsonl", [{"text": p.text} for p in PASSAGES[2:30]])
+    path = write(tmp_path / "t.jsonl", [record(i) for i in range(4)])
+    rules = Rules(first=0, last=20)
+    for method in ("dense", "multivector"):
+        retrieval = Retrieval(embedder=tiny, method=method, dtype="float32")
+        found = [
+            mine([path], tmp_path / f"{method}{i}.jsonl", retrieval, rules, work, corpus=[corpus])
+            for i, corpus in enumerate((inside, outside))
+        ]
+        first, second = (np.array(m.scores["positive"]) for m in found)
+        np.testing.assert_allclose(first, second, atol=2e-5)
+
+
+def test_a_stopped_run_goes_on_and_models_do_not_mix(tiny, tmp_path, train, monkeypatch):
+    texts = []
+    original = TextEncoder.encode
+
+    def counting(self, sentences, *args, **kwargs):
+        sentences = list(sentences)
+        texts.extend(sentences)
+        return original(self, sentences, *args, **kwargs)
+
+    monkeypatch.setattr(TextEncoder, "encode", counting)
+    monkeypatch.setattr(mining, "CHUNK", 10)
+    calls = []
+    whole = mining._chunk
+
+    def stops(*arguments):
+        calls.append(0)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(mining, "_chunk", stops)
+    given = (Retrieval(embedder=tiny), RULES, tmp_path / "w")
+    with pytest.raises(KeyboardInterrupt):
+        mine([train], tmp_path / "a.jsonl", *given)
+    assert not list(tmp_path.glob("*a.jsonl*"))
+    assert len(texts) == len(PASSAGES) + 20
+    mine([train], tmp_path / "a.jsonl", *given)
+    assert len(texts) == 2 * len(PASSAGES)
+    mine([train], tmp_path / "b.jsonl", *given)  # everything is there
+    assert len(texts) == 2 * len(PASSAGES)
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    other = M3Embedder(tiny.encoder.model, passage_instruction="passage: ")
+    mine([train], tmp_path / "c.jsonl", Retrieval(embedder=other), RULES, tmp_path / "w")
+    assert len(texts) == 4 * len(PASSAGES)
+    assert len(list((tmp_path / "w").glob("index-*"))) == 2
+
+
+def test_report_and_plot(train, tmp_path, capsys):
+    command = ["mine", "--method", "bm25", "--input", train, "--range", "1-40", "--negatives", "4"]
+    files = [tmp_path / name for name in ("o.jsonl.gz", "r.json", "p.png")]
+    options = [f"--{n}" for n in ("output", "report", "plot")]
+    paths = [str(x) for pair in zip(options, files, strict=True) for x in pair]
+    assert main([*command, *paths]) == 0
+    report = json.loads(files[1].read_text())
+    examples = list(read_examples(files[0]))
+    assert report["queries"] == len(examples) == len(PASSAGES)
+    assert report["negatives"] == sum(len(e.negatives) for e in examples)
+    short = sum(len(e.negatives) < 4 for e in examples)
+    assert report["queries_with_fewer_than_asked"] == short
+    assert report["model"] is None and report["pools"] == {"": len(PASSAGES)}
+    scores = report["scores"]
+    assert scores["positive"]["mean"] > scores["mined"]["mean"] > scores["random"]["mean"]
+    assert files[2].read_bytes().startswith(b"\x89PNG")
+    assert f"{report['negatives']} " in capsys.readouterr().out.replace(",", "")
+    for path in files:  # nothing is overwritten
+        others = [x for x in paths if x != str(path)]
+        for other in files:
+            if other != path:
+                other.rename(other.with_suffix(".old"))
+        assert main([*command, *paths]) == 1
+        assert f"{path} already exists" in capsys.readouterr().err
+        assert len(others) == 5
+        for other in files:
+            if other != path:
+                other.with_suffix(".old").rename(other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "needs a model: name one with --model"),
+        (["--method", "bm25", "--bm25-terms", "tokens"], "BM25 over tokens needs a model"),
+        (["--method", "bm25"], "fewer passages than the 210 that a range .*: the pool 54"),
+        (["--method", "bm25", "--range", "20-5"], "must rise from 0, got 20-5"),
+        (["--method", "bm25", "--range", "twenty"], "--range needs two numbers like 10-210"),
+        (["--method", "bm25", "--max-share", "95"], r"max_share must lie in \(0, 1\], got 95"),
+        (["--method", "bm25", "--margin", "nan"], "margin must be 0 or more, got nan"),
+        (["--method", "bm25", "--negatives", "0"], "negatives must be at least 1"),
+        (["--method", "bm25", "--near-duplicates", "2"], "near_duplicates must lie in"),
+        (["--method", "bm25", "--corpus", "nowhere.jsonl"], "no such file.*nowhere.jsonl"),
+        (["--method", "bm25", "--input", "missing.jsonl"], "no such file.*missing.jsonl"),
+        (["--method", "bm25", "--corpus", "EMPTY"], "there is no passage to mine from"),
+        (["--method", "bm25", "--exclude", "nowhere.tsv"], "nowhere.tsv"),
+        (["--method", "bm25", "--exclude", "QRELS"], "none of its passages is in the pool"),
+        (["--method", "bm25", "--corpus", "PLAIN", "--same-language"], "no record names a lang"),
+        (["--method", "bm25", "--corpus", "PLAIN", "--range", "0-2", "--margin", "1"],
+         "BM25 scores only what is in its pool"),
+        (["--method", "dense", "--weights", "1,2,3"], "needs a model"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_what_cannot_be_done_is_told(train, tmp_path, capsys, options, message):
+    names: dict[str, str] = {
+        "EMPTY": write(tmp_path / "empty.jsonl", []),
+        "PLAIN": write(tmp_path / "plain.jsonl", [{"text": f"passage {i}"} for i in range(5)]),
+        "QRELS": str(tmp_path / "q.tsv"),
+    }
+    (tmp_path / "q.tsv").write_text("q0 0 nothing 1\n")
+    out = tmp_path / "o.jsonl"
+    command = ["mine", "--input", train, "--output", str(out)]
+    assert main([*command, *[names.get(option) or option for option in options]]) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert not out.exists()
+
+
+def test_bad_records_name_their_line_or_are_counted(tmp_path, capsys):
+    records = [record(i) for i in range(12)] + [{"query": "x"}]
+    path = write(tmp_path / "t.jsonl", records)
+    command = ["mine", "--method", "bm25", "--input", path, "--range", "0-9"]
+    command += ["--output", str(tmp_path / "o.jsonl"), "--report", str(tmp_path / "r.json")]
+    assert main(command) == 1
+    assert f"{path}:13: 'pos' is missing" in capsys.readouterr().err
+    assert main([*command, "--skip-bad", "1"]) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["queries"], report["bad_records"]) == (12, 1)
+
+
+def test_keys_of_equal_texts():
+    assert key_of(" Ｆｏｘ\n  den ") == key_of("fox DEN") != key_of("fox dens")
+
+
+@pytest.mark.slow
+def test_real_negatives_are_harder_than_random_ones(data_dir, backbone_dir, tmp_path):
+    """Two languages; every mined passage is compared with every positive of its query."""
+    files = []
+    for name in ("qa_de_mlqa", "qa_ja_jaquad"):
+        with gzip.open(data_dir / "train" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as stream:
+            lines = random.Random(0).sample(stream.readlines(), 100)
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(lines), encoding="utf-8")
+        files.append(str(path))
+    embedder = M3Embedder.from_pretrained(
+        backbone_dir, pooling="mean", query_instruction="query: ", passage_instruction="passage: "
+    )
+    retrieval = Retrieval(embedder=embedder, passage_length=64)
+    mined = mine(files, tmp_path / "o.jsonl", retrieval, Rules(negatives=5, first=2, last=40),
+                 tmp_path / "w", same_language=True)  # fmt: skip
+    positives: dict[str, set[str]] = {}
+    rows = read(tmp_path / "o.jsonl")
+    language = {text: row["lang"] for row in rows for text in row["pos"]}
+    for row in rows:
+        positives.setdefault(plain(row["query"]), set()).update(map(plain, row["pos"]))
+    for row in rows:
+        assert len(row["neg"]) == 5
+        for text in row["neg"]:
+            assert plain(text) not in positives[plain(row["query"])]
+            assert language[text] == row["lang"]
+            for right in row["pos"]:
+                a, b = shingles(text), shingles(right)
+                assert len(a & b) / len(a | b) < 0.9
+    found = means(mined)
+    assert found["positive"]["mean"] > found["mined"]["mean"] > found["random"]["mean"] + 0.01
