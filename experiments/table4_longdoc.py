@@ -1,4 +1,4 @@
-"""[M3 Table 4, Figure 4] at small scale: long documents cut at 512 to 8,192 tokens, MCLS on and off.
+"""[M3 Table 4, Figure 4] at small scale: long documents cut at 512 to 8,192 tokens, with MCLS too.
 
     python experiments/table4_longdoc.py --model M --backbone E5 --eval EVAL
 
