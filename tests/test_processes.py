@@ -88,9 +88,10 @@ def kill_when(process: subprocess.Popen, condition) -> bool:
     while process.poll() is None:
         if condition():
             process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.communicate()
             return True
         time.sleep(0.0002)
+    process.communicate()
     return False
 
 

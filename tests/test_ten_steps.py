@@ -40,6 +40,10 @@ def model(tiny_dir):
 
 @pytest.fixture(scope="module")
 def batches(model) -> list[TrainBatch]:
+    return make_batches(model)
+
+
+def make_batches(model) -> list[TrainBatch]:
     """Two epochs of thirty examples, so that texts come again."""
     examples = in_memory(make_examples(30, negatives=6), model.tokenizer)
     feed = Feed(examples, model.tokenizer, DATA)
@@ -106,5 +110,6 @@ def test_ten_losses_equal_those_of_a_pytorch_loop(tiny_dir, model, batches, spli
         ours = our_losses(model, batches, split)
     want = torch_losses(tiny_dir, batches)
     np.testing.assert_allclose(ours, want, rtol=1e-4)
-    again = torch_losses(tiny_dir, [batches[0]] * STEPS)
-    assert again[START - 1] < 0.97 * again[0]  # the steps are large enough to matter
+    if split == "none":
+        again = torch_losses(tiny_dir, [batches[0]] * STEPS)
+        assert again[START - 1] < 0.97 * again[0]  # the steps are large enough to matter

@@ -120,17 +120,15 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--steps", type=int, default=7)
     options = parser.parse_args()
-    tokens = pretrained.load(options.model).tokenizer
+    start = pretrained.load(options.model)
+    tokens, encoder = start.tokenizer, start.config.encoder
     with tempfile.TemporaryDirectory() as scratch:
         sample = Path(scratch) / "sample.jsonl"
         files = sorted(Path(options.data).glob("qa_*.jsonl.gz"))
-        with open(sample, "w", encoding="utf-8") as stream:
-            for file in files:
-                for example in itertools.islice(read_examples([str(file)]), 20):
-                    row = {"query": example.query, "pos": example.positives[:1],
-                           "neg": example.negatives[:7]}  # fmt: skip
-                    if row["neg"]:
-                        stream.write(json.dumps(row) + "\n")
+        some = [e for f in files for e in itertools.islice(read_examples([str(f)]), 20)]
+        rows = [{"query": e.query, "pos": e.positives[:1], "neg": other.positives[:1]}
+                for e, other in zip(some, some[1:] + some[:1], strict=True)]  # fmt: skip
+        sample.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         datasets.build([str(sample)], Path(scratch) / "built", tokens)
         feed = Feed(datasets.open_examples(Path(scratch) / "built"), tokens, DATA)
         specs = [feed.spec(step) for step in range(len(feed.plan(0).groups) - 1)]
@@ -154,7 +152,8 @@ def main() -> None:
     medians = {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
     result: dict[str, Any] = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "model": Path(options.model).name, "queries": common.queries, "group": GROUP,
+        "model": Path(options.model).name,
+        "vocabulary": encoder.vocab_size, "queries": common.queries, "group": GROUP,
         "widths": [common.query_width, common.passage_width], "tokens_a_step": real, "sides": {},
     }  # fmt: skip
     for name, median in medians.items():
