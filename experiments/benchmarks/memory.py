@@ -126,7 +126,15 @@ def table(result: dict[str, Any]) -> str:
               "are its Table 10 (A100, 80 GB).", "",
               "| tokens | " + " | ".join(WAYS) + HEAD,
               "|---|" + "---|" * (len(WAYS) + 2)]  # fmt: skip
-    found = {(row["way"], row["length"]): row["fits"] for row in result["growth"]}
+    found: dict[tuple[str, int], Any] = {}
+    for way in WAYS:
+        for length in LENGTHS:
+            first = result["points"].get(f"{way} {length} {GROWTH[0]}")
+            if first:  # known before the larger sizes are
+                fits = first["total"] <= BUDGET
+                found[way, length] = f"{GROUP} or more" if fits else f"fewer than {GROUP}"
+    found |= {(row["way"], row["length"]): row["fits"] or f"fewer than {GROUP}"
+              for row in result["growth"]}  # fmt: skip
     for length in LENGTHS:
         cells = [found.get((way, length), "") for way in WAYS]
         lines.append(f"| {length} | " + " | ".join(map(str, (*cells, *PAPER[length]))) + " |")
@@ -177,14 +185,19 @@ def main() -> None:
     jobs += [("table10", f"{way} {length}", largest, (way, length))
              for way in reversed(TABLE) for length in LENGTHS]  # fmt: skip
     for place, name, measure, arguments in jobs:
-        if name in result[place]:
-            continue
-        result[place][name] = measure(*arguments)
-        print(place, name, result[place][name], flush=True)
-        result["growth"] = growths(result["points"])
-        plot(result["growth"])
-        (RESULTS / "memory.md").write_text(table(result), encoding="utf-8")
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if name not in result[place]:
+            result[place][name] = measure(*arguments)
+            print(place, name, result[place][name], flush=True)
+            write(result, path)
+    write(result, path)
+
+
+def write(result: dict[str, Any], path: Path) -> None:
+    """The file and what is made from it."""
+    result["growth"] = growths(result["points"])
+    plot(result["growth"])
+    (RESULTS / "memory.md").write_text(table(result), encoding="utf-8")
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
