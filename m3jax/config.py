@@ -1,6 +1,6 @@
 """Every hyper-parameter: frozen, typed, checked once, named once.
 
-`override(config, "encoder.layers=3")` returns a copy with one field changed; `to_json` and
+`override(config, "encoder.layers=3", ...)` returns a copy with some fields changed; `to_json` and
 `from_json` carry a config beside the weights it belongs to.
 """
 
@@ -298,27 +298,40 @@ class TrainConfig:
 PRETRAINING_BATCHES = (67200, 54720, 37248, 27648, 21504, 17280, 15072, 12288, 9984)  # Table 9
 
 
-def override(config: Config, assignment: str) -> Config:
-    """Returns a copy of `config` with one dotted field changed: `"encoder.layers=3"`.
+def override(config: Config, *assignments: str) -> Config:
+    """Returns a copy of `config` with dotted fields changed: `"encoder.layers=3"`.
 
-    Raises KeyError for an unknown field, ValueError for a value of another type or out of range.
+    Fields that belong together are checked once all are changed; of one field the last
+    assignment counts. Raises KeyError for an unknown field, ValueError for a value of another type
+    or out of range.
     """
-    path, equals, text = assignment.partition("=")
-    if not equals:
-        raise ValueError(f"expected FIELD=VALUE, got {assignment!r}")
-    return _replace(config, path.strip(), text, path.strip())
+    values: dict[str, str] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"expected FIELD=VALUE, got {assignment!r}")
+        values[path.strip()] = text
+    return _replace(config, values, "")
 
 
-def _replace(config: Any, path: str, text: str, whole_path: str) -> Any:
-    head, _, rest = path.partition(".")
+def _replace(config: Any, values: dict[str, str], above: str) -> Any:
+    """`values` are texts under paths below `config`, whose own path is `above`."""
     known = sorted(f.name for f in dataclasses.fields(config))
-    if head not in known:
-        raise KeyError(f"{whole_path}: {type(config).__name__} has no field {head!r}, but {known}")
-    if rest:
-        new = _replace(getattr(config, head), rest, text, whole_path)
-    else:
-        new = _coerce(_literal(text), typing.get_type_hints(type(config))[head], whole_path)
-    return dataclasses.replace(config, **{head: new})
+    hints = typing.get_type_hints(type(config))
+    inside: dict[str, dict[str, str]] = {}
+    changes: dict[str, Any] = {}
+    for path, text in values.items():
+        head, _, rest = path.partition(".")
+        if head not in known or (rest and not dataclasses.is_dataclass(getattr(config, head))):
+            kind = type(config).__name__
+            raise KeyError(f"{above}{path}: {kind} has no field {path!r}, but {known}")
+        if rest:
+            inside.setdefault(head, {})[rest] = text
+        else:
+            changes[head] = _coerce(_literal(text), hints[head], f"{above}{path}")
+    for head, below in inside.items():
+        changes[head] = _replace(getattr(config, head), below, f"{above}{head}.")
+    return dataclasses.replace(config, **changes)
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -2,7 +2,15 @@
 
 import pytest
 
-from m3jax.config import ComputeConfig, EncoderConfig, M3Config, from_json, override, to_json
+from m3jax.config import (
+    ComputeConfig,
+    DataConfig,
+    EncoderConfig,
+    M3Config,
+    from_json,
+    override,
+    to_json,
+)
 
 
 def test_override_changes_one_nested_field():
@@ -12,6 +20,17 @@ def test_override_changes_one_nested_field():
     assert override(M3Config(), "pooling=mean").pooling == "mean"
     assert override(M3Config(), "special_ids=[5, 6]").special_ids == (5, 6)
     assert override(M3Config(), "encoder.dropout=0").encoder.dropout == 0.0
+
+
+def test_fields_that_belong_together_change_together():
+    data = override(DataConfig(), "edges=(64,128)", "batch_sizes=(12,8)", "seed=1", "seed=2")
+    assert (data.edges, data.batch_sizes, data.seed) == ((64, 128), (12, 8), 2)
+    with pytest.raises(ValueError, match="must be as many"):
+        override(DataConfig(), "edges=(64,128)")
+    both = override(M3Config(), "encoder.hidden_size=96", "encoder.heads=6", "colbert_dim=96")
+    assert (both.encoder.hidden_size, both.encoder.heads, both.colbert_dim) == (96, 6, 96)
+    with pytest.raises(KeyError, match="encoder.layers.x"):
+        override(M3Config(), "encoder.layers.x=1")
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,8 @@ def value_and_grad(model, batch, config, **options):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
 
 
-def torch_loss(directory, batch: TrainBatch, group, kind, in_batch):
-    """The reference formulas on transformers' hidden states; returns loss and all parameters."""
+def torch_model(directory):
+    """Transformers' encoder and both linear heads."""
     encoder = transformers.XLMRobertaModel.from_pretrained(directory, add_pooling_layer=False)
     encoder.eval()
     heads = {}
@@ -71,6 +71,11 @@ def torch_loss(directory, batch: TrainBatch, group, kind, in_batch):
         state = torch.load(directory / f"{stem}.pt", weights_only=True)
         heads[stem] = torch.nn.Linear(*state["weight"].shape[::-1])
         heads[stem].load_state_dict(state)
+    return encoder, heads
+
+
+def torch_scores_loss(encoder, heads, batch: TrainBatch, group, **options):
+    """The reference formulas on transformers' hidden states."""
 
     def encode(texts):
         ids = torch.tensor(texts.token_ids).long()
@@ -82,14 +87,21 @@ def torch_loss(directory, batch: TrainBatch, group, kind, in_batch):
         return normalize(hidden[:, 0], dim=-1), ids, weights, vectors, mask[:, 1:].float()
 
     q, p = encode(batch.queries), encode(batch.passages)
+    vocab = encoder.config.vocab_size
     scores = (
         reference_loss.dense(q[0], p[0]),
-        reference_loss.sparse(q[1], q[2], p[1], p[2], 606, (0, 1, 2, 3)),
+        reference_loss.sparse(q[1], q[2], p[1], p[2], vocab, (0, 1, 2, 3)),
         reference_loss.colbert(q[3], q[4], p[3], p[4], padding_competes=True),
     )
+    return reference_loss.total_loss(scores, 0.02, group, **options)
+
+
+def torch_loss(directory, batch: TrainBatch, group, kind, in_batch):
+    """Loss and all parameters, with gradients."""
+    encoder, heads = torch_model(directory)
     given = batch.targets.teacher_scores
-    loss = reference_loss.total_loss(
-        scores, 0.02, group, kind=kind, in_batch=in_batch,
+    loss = torch_scores_loss(
+        encoder, heads, batch, group, kind=kind, in_batch=in_batch,
         teacher_scores=None if given is None else torch.tensor(given),
     )  # fmt: skip
     loss.backward()

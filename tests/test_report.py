@@ -38,6 +38,14 @@ def test_steps_are_lines_and_a_resumed_run_replaces_those_it_repeats(tmp_path):
     assert any((tmp_path / "tensorboard").iterdir())
 
 
+def test_other_processes_write_nothing(tmp_path):
+    report = Report(tmp_path, steps=5, quiet=True, keeps=False)
+    report.record(0, {"loss": 1.0})
+    report.say("nothing")
+    report.close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_curves_are_a_picture(tmp_path):
     report = Report(tmp_path, steps=60, quiet=True)
     for step in range(60):

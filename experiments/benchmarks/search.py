@@ -10,6 +10,11 @@ colbert_score, one pair after another in PyTorch, on float32, and beside merely 
 candidates once. Dense: 262,144 documents of width
 1024; beside the bare product in blocks, its output memory reused, and beside FAISS.
 
+What is possible in late interaction: 200 candidates x 128 vectors x width 1024 are 0.63 Gflop for
+12 query vectors, 1.7 for 32. The bare product of the stored run reaches 185 Gflop/s on its two
+cores, the pairs in PyTorch 26 and 50: no float32 kernel there can be more than 7 and 3.7 times as
+fast as they are. Ours was 2.6 times (int8: 5.1 and 2.9).
+
 Medians of interleaved repeats, milliseconds a query. Writes experiments/results/search.{json,png}.
 """
 

@@ -14,6 +14,8 @@ examples:
   m3jax train --config configs/finetune.py --model BAAI/bge-m3 --data train.jsonl --workdir run
   m3jax train --config configs/mini/finetune.py --model DIR --data built --workdir run \\
       --set steps=200 --set optimizer.learning_rate=2e-5
+  m3jax train --config configs/finetune.py --model BAAI/bge-m3 --data built --workdir run \\
+      --fit-memory auto
   m3jax convert to-hf run/model bge-m3-finetuned
   srun m3jax train --config configs/finetune.py --workdir /shared/run        # many hosts
   m3jax train ... --coordinator 10.0.0.1:1234 --processes 2 --process 0      # without SLURM
@@ -30,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field"
+    )
+    parser.add_argument(
+        "--fit-memory",
+        metavar="SIZE",
+        help="lower data.batch_sizes and step.sub_tokens until every step fits a device: auto (a "
+        "GPU or TPU tells), or as in 80GB, 16GiB. Found by compiling, reported, kept in DIR",
     )
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
     hosts = parser.add_argument_group("many hosts, where the cluster does not tell")
@@ -53,12 +61,14 @@ def run(options: argparse.Namespace) -> int:
     hosts.start(options.coordinator, options.processes, options.process)
     import jax
 
-    from m3jax.train import loop, setup
+    from m3jax.train import loop, setup, sizing
 
+    memory = sizing.device_memory(options.fit_memory) if options.fit_memory else None
     workdir = Path(options.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     evaluate = _evaluator(config)  # before anything is loaded: a wrong path is told at once
-    config, prepared = setup.prepare(config, workdir)
+    say = print if jax.process_index() == 0 else lambda line: None
+    config, prepared = setup.prepare(config, workdir, memory, say)
     setup.write_config(config, workdir)
     stopped = loop.train(config, prepared, workdir, evaluate)
     if stopped.model is not None and jax.process_index() == 0:
@@ -85,8 +95,7 @@ def read_config(options: argparse.Namespace):
         config = dataclasses.replace(config, model=options.model)
     if options.data:
         config = dataclasses.replace(config, train_data=tuple(options.data))
-    for assignment in options.set:
-        config = override(config, assignment)
+    config = override(config, *options.set)
     if not config.model:
         raise ValueError("no model to start from: --model MODEL, or the config's field model")
     return config

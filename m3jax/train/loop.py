@@ -49,7 +49,8 @@ def train(
     """
     checkpoints = Checkpoints(workdir, config.keep)
     state, done = _restored(checkpoints, run, config)
-    report = Report(workdir, config.steps, done, quiet=jax.process_index() > 0)
+    first = jax.process_index() == 0
+    report = Report(workdir, config.steps, done, quiet=not first, keeps=first)
     try:
         with _Signals() as signals:
             progress = _Progress(report, config, run, checkpoints, done)
@@ -197,7 +198,8 @@ class _Progress:
         for step, metrics, cost in ready:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             self._check(step, values)
-            self.report.record(step, values | {"tokens": cost[0]})
+            # This process counts its own part, which is like the others'.
+            self.report.record(step, values | {"tokens": cost[0] * jax.process_count()})
         step = ready[-1][0]
         self._measure([cost for _, _, cost in ready])
         self.report.show(step, values | self.speed)

@@ -27,17 +27,23 @@ FILE = "metrics.jsonl"
 
 
 class Report:
-    """The record of one run under `directory`; a resumed run goes on in the same files."""
+    """The record of one run under `directory`; a resumed run goes on in the same files.
 
-    def __init__(self, directory: Path, steps: int, start: int = 0, quiet: bool = False):
+    `keeps` says whether anything is written to files: of many processes one alone does.
+    """
+
+    def __init__(
+        self, directory: Path, steps: int, start: int = 0, quiet: bool = False, keeps: bool = True
+    ):
         self.directory = directory
         self.steps = steps
         self._console = Console(quiet=quiet, highlight=False, stderr=True)
         self._begun = time.monotonic()
         self._start = start
-        keep_before(directory / FILE, start)
-        self._file = open(directory / FILE, "a", encoding="utf-8")
-        self._board = _tensorboard(directory / "tensorboard", start)
+        if keeps:
+            keep_before(directory / FILE, start)
+        self._file = open(directory / FILE if keeps else os.devnull, "a", encoding="utf-8")
+        self._board = _tensorboard(directory / "tensorboard", start) if keeps else None
 
     def record(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes the numbers of one step."""

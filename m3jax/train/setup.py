@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from m3jax import pretrained, sharding
@@ -17,15 +18,15 @@ from m3jax.model.retromae import init_retromae
 from m3jax.pretrained import Pretrained
 from m3jax.text import datasets
 from m3jax.text.training import Feed
+from m3jax.train import sizing
 from m3jax.train.feeding import part_of
 from m3jax.train.optimizer import make_optimizer, make_schedule
-from m3jax.train.retromae import retromae_loss
 from m3jax.train.step import (
-    LossFunction,
     Trainer,
     TrainState,
     m3_gradients,
     make_trainer,
+    retromae_gradients,
     state_sharding,
 )
 
@@ -55,17 +56,25 @@ class Run:
         return {name: params[name] for name in ("encoder", "heads")}
 
 
-def prepare(config: TrainConfig, workdir: Path) -> tuple[TrainConfig, Run]:
+def prepare(
+    config: TrainConfig,
+    workdir: Path,
+    memory: float | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[TrainConfig, Run]:
     """Loads and builds everything; the config comes back with `steps` counted.
 
-    Data files that are not built yet are built under `workdir`. Raises FileNotFoundError or
-    ValueError naming the field, file or directory.
+    With `memory`, bytes of one device, batches are made to fit it (see `sizing.fit_once`). Data
+    files that are not built yet are built under `workdir`. Raises FileNotFoundError or ValueError
+    naming the field, file or directory.
     """
     mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh), devices=jax.devices())
     start = pretrained.load(config.model, mesh=mesh, pooling=config.pooling, seed=config.seed)
     longest = config.data.query_length  # that of plain texts
     if config.objective != "retromae":
         longest = max(longest, config.data.passage_length)
+    else:
+        config = dataclasses.replace(config, retromae=with_mask(config.retromae, start))
     if longest > start.config.encoder.max_length:
         raise ValueError(
             f"{config.model} takes texts of up to {start.config.encoder.max_length} tokens, "
@@ -73,6 +82,8 @@ def prepare(config: TrainConfig, workdir: Path) -> tuple[TrainConfig, Run]:
             "the model with m3jax convert extend-positions"
         )
     examples = open_or_build(config, workdir, start)
+    if memory is not None:
+        config = sizing.fit_once(config, start.config, mesh, memory, workdir, say)
     feed = Feed(examples, start.tokenizer, config.data, part_of(mesh))
     steps = config.steps or sum(len(feed.plan(epoch).groups) for epoch in range(config.epochs))
     config = dataclasses.replace(config, steps=steps)
@@ -88,9 +99,11 @@ def open_or_build(config: TrainConfig, workdir: Path, start: Pretrained) -> Any:
         found = datasets.open_examples(first)
     else:
         built = workdir / "data"
-        if not (built / datasets.METADATA).is_file():
+        if not (built / datasets.METADATA).is_file() and jax.process_index() == 0:
             kind = "texts" if config.objective == "retromae" else "examples"
             datasets.build(list(config.train_data), built, start.tokenizer, kind=kind)
+        if jax.process_count() > 1:  # the others read what process 0 built, on the shared disk
+            multihost_utils.sync_global_devices("m3jax: data is built")
         found = datasets.open_examples(built)
     datasets.check_tokenizer(found, start.tokenizer)
     return found
@@ -120,9 +133,8 @@ def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, feed: Feed) -> Run:
     if config.objective == "retromae":
         if not feed.texts_only:
             raise ValueError('objective "retromae" trains on plain texts: {"text": ...} a line')
-        config = dataclasses.replace(config, retromae=with_mask(config.retromae, start))
         params = params | _extra_params(start, keys[0], mesh)
-        gradients = retromae_gradients(start, config)
+        gradients = retromae_gradients(start.config, config.retromae, config.compute)
     else:
         if feed.texts_only:
             raise ValueError('objective "m3" trains on pairs: {"query": ..., "pos": [...]} a line')
@@ -145,24 +157,6 @@ def with_mask(config: RetroMAEConfig, start: Pretrained) -> RetroMAEConfig:
             "--set retromae.mask_id=N"
         )
     return dataclasses.replace(config, mask_id=mask_id)
-
-
-def retromae_gradients(start: Pretrained, config: TrainConfig) -> LossFunction:
-    """Loss and gradients of RetroMAE: masks and dropout from the step's key."""
-
-    def gradients(trained, join, batch, step, key):
-        keys = jax.random.split(key)
-        dropout = keys[1] if start.config.encoder.dropout else None
-
-        def loss(trained):
-            return retromae_loss(
-                join(trained), batch, start.config, config.retromae, keys[0],
-                compute=config.compute, dropout_key=dropout,
-            )  # fmt: skip
-
-        return jax.value_and_grad(loss, has_aux=True)(trained)
-
-    return gradients
 
 
 def _extra_params(start: Pretrained, key: jax.Array, mesh: Mesh) -> dict[str, Any]:

@@ -16,11 +16,19 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from m3jax import sharding
-from m3jax.config import ComputeConfig, LossConfig, M3Config, OptimizerConfig, StepConfig
+from m3jax.config import (
+    ComputeConfig,
+    LossConfig,
+    M3Config,
+    OptimizerConfig,
+    RetroMAEConfig,
+    StepConfig,
+)
 from m3jax.model.m3 import Params
 from m3jax.train.gradcache import Gradients, Setting, loss_and_gradients
 from m3jax.train.objectives import Metrics
 from m3jax.train.optimizer import join_params, split_params
+from m3jax.train.retromae import retromae_loss
 
 
 class TrainState(NamedTuple):
@@ -57,6 +65,25 @@ def m3_gradients(
 
     def gradients(trained, join, batch, number, key):
         return loss_and_gradients(trained, join, batch, setting, number, key if dropout else None)
+
+    return gradients
+
+
+def retromae_gradients(
+    model: M3Config, config: RetroMAEConfig, compute: ComputeConfig
+) -> LossFunction:
+    """Loss and gradients of RetroMAE: masks and dropout from the step's key."""
+
+    def gradients(trained, join, batch, step, key):
+        keys = jax.random.split(key)
+        dropout = keys[1] if model.encoder.dropout else None
+
+        def loss(trained):
+            return retromae_loss(
+                join(trained), batch, model, config, keys[0], compute=compute, dropout_key=dropout
+            )
+
+        return jax.value_and_grad(loss, has_aux=True)(trained)
 
     return gradients
 

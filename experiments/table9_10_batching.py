@@ -1,0 +1,138 @@
+"""Throughput and largest batch by length, with and without split batches: Tables 9 and 10.
+
+    python experiments/table9_10_batching.py --model DIR [--memory 4GB] [--lengths 128,512,1024]
+
+DIR: an encoder with M3 heads. For each length and way (all rows at once, the paper's split-batch,
+gradient caching): the largest batch of the fine-tune step whose plan fits --memory, as `m3jax train
+--fit-memory` finds it, and tokens a second of a step with the same number of tokens in each way,
+medians of steps in turn on random tokens. What one device of 80 GB holds of XLM-R-large stands in
+experiments/results/memory.md; beside ours stand the paper's batches.
+
+Writes experiments/results/table9_10_batching.{json,md}. Minutes on 2 cores, by the lengths.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from m3jax import pretrained, sharding
+from m3jax.config import ComputeConfig, DataConfig, LossConfig, StepConfig, TrainConfig
+from m3jax.text.layout import Spec, Tokenised, padded
+from m3jax.train import sizing
+from m3jax.train.feeding import place
+from m3jax.train.optimizer import make_optimizer
+from m3jax.train.step import m3_gradients, make_trainer
+
+RESULTS = Path(__file__).parent / "results"
+WAYS = {"at once": "none", "split-batch": "remat", "gradient-cached": "cached"}
+GROUP, QUERY, PARTS = 2, 32, 4  # passages a query, its tokens, parts of a timed batch
+# Table 10: largest batch a device of 80 GB; Table 9: global batches, pre-training / fine-tuning.
+PAPER = ("| tokens | largest batch, without / with split-batch (Table 10) |\n|---|---|\n"
+         "| 1024 | 262 / 855 |\n| 4096 | 25 / 258 |\n| 8192 | 6 / 130 |\n\n"
+         "| tokens | global batch, pre-training / fine-tuning (Table 9) |\n|---|---|\n"
+         "| 0-500 | 67,200 / 1,152 |\n| 500-1000 | 54,720 / 768 |\n| 1000-2000 | 37,248 / 480 |\n"
+         "| 3000-4000 | 21,504 / 336 |\n| 7000-8192 | 9,984 / 192 |\n")  # fmt: skip
+
+
+def config(split: str, length: int, sub_tokens: int) -> TrainConfig:
+    """The step of one way; at most 4,096 queries."""
+    data = DataConfig(group_size=GROUP, edges=(length,), batch_sizes=(4096,), query_length=QUERY,
+                      passage_length=length)  # fmt: skip
+    step = StepConfig(split=split, sub_tokens=sub_tokens)  # pyright: ignore[reportArgumentType]
+    return TrainConfig(data=data, step=step, loss=LossConfig(self_distill_start=0))
+
+
+def random_batch(queries: int, length: int, vocabulary: int) -> Any:
+    """Full rows of random tokens."""
+    rng = np.random.default_rng(0)
+
+    def texts(count: int, width: int) -> list[np.ndarray]:
+        rows = rng.integers(4, vocabulary, (count, width)).astype(np.int32)
+        rows[:, 0], rows[:, -1] = 0, 2
+        return list(rows)
+
+    passages = queries * GROUP
+    made = Tokenised(texts(queries, QUERY), texts(passages, length), [True] * queries,
+                     list(range(passages)), [])  # fmt: skip
+    return padded(made, Spec(0, queries, GROUP, False, QUERY, length), queries, 1)
+
+
+def timed(start: pretrained.Pretrained, length: int, tokens: int, steps: int) -> dict[str, float]:
+    """Tokens a second of each way on one batch of about so many tokens."""
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    queries = max(PARTS, tokens // (GROUP * length))
+    batch = place(random_batch(queries, length, start.config.encoder.vocab_size), mesh)
+    real = queries * (QUERY + GROUP * length)
+    runs = {}
+    for way, split in WAYS.items():
+        made = config(split, length, max(length, real // PARTS))
+        optimizer = make_optimizer(made.optimizer)
+        gradients = m3_gradients(start.config, made.loss, made.step, ComputeConfig(), mesh)
+        params = jax.tree.map(jnp.copy, start.params)
+        trainer = make_trainer(
+            gradients, optimizer, made.optimizer, made.loss, lambda n: 1.0, mesh, params
+        )
+        runs[way] = [trainer, trainer.init(params)]
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(steps + 1):  # the first one compiles
+        for way, run in runs.items():
+            begun = time.perf_counter()
+            run[1], metrics = run[0].update(run[1], [batch], jax.random.key(0))
+            jax.block_until_ready(metrics)
+            seconds[way].append(time.perf_counter() - begun)
+    return {way: real / statistics.median(taken[1:]) for way, taken in seconds.items()}
+
+
+def largest(start: pretrained.Pretrained, split: str, length: int, memory: float) -> int:
+    """The largest batch, 0 where not even one query fits."""
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    try:
+        fitted, _ = sizing.fit(config(split, length, 8192), start.config, mesh, memory)
+    except ValueError:
+        return 0
+    return fitted.data.batch_sizes[0]
+
+
+def main() -> None:
+    """Measures, prints, writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--memory", default="4GB")
+    parser.add_argument("--lengths", default="128,512,1024")
+    parser.add_argument("--tokens", type=int, default=4096, help="of a timed batch")
+    parser.add_argument("--steps", type=int, default=5)
+    options = parser.parse_args()
+    start = pretrained.load(options.model, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
+    encoder = dataclasses.replace(start.config.encoder, dropout=0.0)
+    start = dataclasses.replace(start, config=dataclasses.replace(start.config, encoder=encoder))
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    result: dict[str, Any] = {"machine": machine, "memory": options.memory, "lengths": {}}
+    lines = [f"Batches in {options.memory} and tokens a second, {Path(options.model).name}, "
+             f"{GROUP} passages a query, {machine}.", "",
+             "| tokens | " + " | ".join(f"{w}: batch, tokens/s" for w in WAYS) + " |",
+             "|---|" + "---|" * len(WAYS)]  # fmt: skip
+    for length in map(int, options.lengths.split(",")):
+        speed = timed(start, length, options.tokens, options.steps)
+        memory = sizing.device_memory(options.memory)
+        batch = {way: largest(start, split, length, memory) for way, split in WAYS.items()}
+        result["lengths"][length] = {"tokens_per_second": speed, "largest_batch": batch}
+        lines.append(f"| {length} | " + " | ".join(f"{batch[w]:,}, {speed[w]:,.0f}" for w in WAYS)
+                     + " |")  # fmt: skip
+        print(lines[-1], flush=True)
+        text = "\n".join([*lines, "", "The paper's, XLM-R-large:", "", PAPER])
+        (RESULTS / "table9_10_batching.md").write_text(text, encoding="utf-8")
+        (RESULTS / "table9_10_batching.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
