@@ -44,19 +44,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--examples", type=int, default=6000, help="a random sample for each stage")
     parser.add_argument("--work", default="build/mini_stages")
+    parser.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=tuple(STAGES),
+                        help="the results of others stay as they are")  # fmt: skip
     options = parser.parse_args()
     work = Path(options.work)
     result: dict[str, Any] = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "model": Path(options.model).name, "steps": options.steps, "stages": {},
     }  # fmt: skip
-    for stage, (pattern, fields) in STAGES.items():
+    path = RESULTS / "mini_stages.json"
+    if len(options.stages) < len(STAGES) and path.is_file():
+        result["stages"] = json.loads(path.read_text(encoding="utf-8"))["stages"]
+    for stage in options.stages:
+        pattern, fields = STAGES[stage]
         sample = work / f"{stage}.jsonl"
         if not sample.is_file():
             write_sample(Path(options.data), pattern, sample, options.examples, stage)
         train(stage, options.model, sample, work / stage, options.steps, fields)
         result["stages"][stage] = summary(stage, work / stage)
-        (RESULTS / "mini_stages.json").write_text(json.dumps(result, indent=1) + "\n")
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def write_sample(folder: Path, pattern: str, path: Path, count: int, stage: str) -> None:

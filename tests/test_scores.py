@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3jax import sharding
+from m3jax.scores import colbert
 from m3jax.scores.colbert import colbert_scores
 from m3jax.scores.dense import dense_scores
 from m3jax.scores.ring import gathered_scores, ring_colbert_scores
@@ -122,6 +123,23 @@ def test_colbert_equals_torch(chunk, padding_competes):
         (q, p), weight,
     )  # fmt: skip
     assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("competes", [False, True])
+def test_few_products_at_a_time_change_nothing(monkeypatch, competes):
+    """Down to one passage against some of the queries' vectors."""
+    rng = np.random.default_rng(3)
+    (q, q_mask), (p, p_mask) = vectors(rng, 5, 7), vectors(rng, 4, 9)
+    weight = rng.normal(size=(5, 4)).astype(np.float32)
+
+    def scores(queries, passages):
+        masks = jnp.asarray(q_mask), jnp.asarray(p_mask)
+        return colbert_scores(queries, masks[0], passages, masks[1], padding_competes=competes)
+
+    plain = jax_grads(scores, (q, p), weight)
+    for products in (9 * 4, 9 * 5 * 7, 1):
+        monkeypatch.setitem(colbert.PRODUCTS, "cpu", products)
+        assert_same(jax_grads(scores, (q, p), weight), plain)
 
 
 def test_the_quirk_of_padding_shows_only_below_zero():

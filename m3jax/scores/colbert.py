@@ -42,9 +42,12 @@ def colbert_scores(
 
 
 def passages_at_a_time(query_vectors: int, passage_width: int) -> int:
-    """Passages of a chunk: as many as `PRODUCTS` allows, at least two."""
-    products = PRODUCTS.get(jax.default_backend(), PRODUCTS["other"])
-    return max(2, products // max(1, query_vectors * passage_width))
+    """Passages of a chunk: as many as `PRODUCTS` allows, at least one."""
+    return max(1, _products() // max(1, query_vectors * passage_width))
+
+
+def _products() -> int:
+    return PRODUCTS.get(jax.default_backend(), PRODUCTS["other"])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -57,31 +60,38 @@ def forward(queries, query_mask, passages, passage_mask, chunk, padding_competes
     share = _share(query_mask)
     width = passage_mask.shape[1]
     place_dtype = jnp.int16 if width <= np.iinfo(np.int16).max else jnp.int32
-    places_of = jnp.arange(width, dtype=jnp.int32)[:, None, None]
+    places_of = jnp.arange(width, dtype=jnp.int32)[:, None]
+
+    b, s = query_mask.shape
+    p = len(passage_mask)
+    rows = queries.astype(jnp.float32).reshape(b * s, -1)
+    # Long queries of a large batch are too many for one long passage: some of them at a time.
+    most = max(1, _products() // (min(chunk, p) * width))
 
     def one(piece):
         vectors, mask = piece
         vectors = jnp.where(mask[..., None], vectors.astype(jnp.float32), 0.0)
-        # [k, t, b, s]: the maximum runs along rows of contiguous memory.
-        products = jnp.einsum(
-            "ktc,bsc->ktbs",
-            vectors,
-            queries.astype(jnp.float32),
-            precision=jax.lax.Precision.HIGHEST,
-        )
-        if not padding_competes:
-            products = jnp.where(mask[..., None, None], products, -jnp.inf)
-        best = products.max(axis=1)
-        here = jnp.where(products == best[:, None], places_of[None], width)
-        place = jnp.minimum(here.min(axis=1), width - 1)
-        best = jnp.where(jnp.isfinite(best), best, 0.0)
-        scores = jnp.sum(best * share[None], axis=-1)
-        return scores, place.astype(place_dtype)
 
-    pieces = _in_chunks((passages, passage_mask), chunk)
-    scores, places = jax.lax.map(one, pieces)
-    b, s = query_mask.shape
-    p = len(passage_mask)
+        def meet(some):
+            # [k, t, n]: the maximum runs along rows of contiguous memory.
+            products = jnp.einsum("ktc,nc->ktn", vectors, some, precision=jax.lax.Precision.HIGHEST)
+            if not padding_competes:
+                products = jnp.where(mask[..., None], products, -jnp.inf)
+            best = products.max(axis=1)
+            here = jnp.where(products == best[:, None], places_of, width)
+            return best, jnp.minimum(here.min(axis=1), width - 1).astype(place_dtype)
+
+        if most >= b * s:
+            best, place = meet(rows)
+        else:
+            parts = jax.lax.map(meet, _in_chunks((rows,), most)[0])
+            best, place = (
+                jnp.moveaxis(part, 0, 1).reshape(len(mask), -1)[:, : b * s] for part in parts
+            )
+        best = jnp.where(jnp.isfinite(best), best, 0.0).reshape(-1, b, s)
+        return jnp.sum(best * share[None], axis=-1), place.reshape(-1, b, s)
+
+    scores, places = jax.lax.map(one, _in_chunks((passages, passage_mask), chunk))
     return scores.reshape(-1, b)[:p].T, places.reshape(-1, b, s)[:p]
 
 
