@@ -1,0 +1,134 @@
+"""[M3 Table 6] at small scale: fine-tuning with and without self-distillation, several seeds.
+
+    python experiments/table6_self_distillation.py --model DIR --data MINED --eval EVAL \\
+        [--steps 150] [--seeds 3]
+
+DIR is a model before fine-tuning, MINED its training file with hard negatives (both are steps of
+experiments/train_m3_mini.py: WORK/contrastive/model and WORK/mined.jsonl). Each pair of runs has
+the same steps, data and seed; only `loss.self_distill` differs. Run again after a stop, it goes on.
+Writes results/table6_self_distillation.{json,md,png}.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+CONFIG = Path(__file__).parents[1] / "configs" / "m3_mini" / "finetune.py"
+METHODS = ("dense", "sparse", "multivector")
+PAPER = {  # MIRACL nDCG@10 [M3 Table 5]: without, with
+    "dense": (68.7, 69.2), "sparse": (36.7, 53.9), "multivector": (69.3, 70.5),
+}  # fmt: skip
+TASKS = ("xquad/de", "qa/ja", "xqa", "help/fr")
+MEASURE = "nDCG@10"
+
+
+def main() -> None:
+    """Trains every run, measures it, writes after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--eval", required=True, type=Path)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--start", type=int, default=40, help="step at which it sets in")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--max-queries", type=int, default=100)
+    parser.add_argument("--passage-length", type=int, default=256)
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--work", type=Path, default=Path("build/table6"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    runs: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
+    for seed in range(options.seeds):
+        for name, found in runs.items():
+            found.append(measure(train(options, name, seed), options))
+            write(options, runs)
+
+
+def train(options: argparse.Namespace, name: str, seed: int) -> Path:
+    """`m3jax train`, as a user runs it; the model's directory."""
+    workdir = options.work / f"{name}-{seed}"
+    fields = [f"steps={options.steps}", f"seed={seed}", f"data.seed={seed}",
+              f"loss.self_distill={name == 'with'}",
+              f"loss.self_distill_start={options.start}"]  # fmt: skip
+    command = [sys.executable, "-m", "m3jax", "train", "--config", str(CONFIG)]
+    command += ["--model", options.model, "--data", options.data, "--workdir", str(workdir)]
+    for field in (*fields, *options.set):
+        command += ["--set", field]
+    if not (workdir / "model").is_dir():
+        subprocess.run(command, check=True)
+    return workdir / "model"
+
+
+def measure(model: Path, options: argparse.Namespace) -> dict[str, float]:
+    """nDCG@10 in percent of each head, the mean over tasks, then families."""
+    from m3jax import M3Embedder
+    from m3jax.evaluate.averages import summarise
+    from m3jax.evaluate.protocol import Settings
+    from m3jax.evaluate.run import evaluate
+    from m3jax.evaluate.tasks import read_tasks
+
+    tasks = [
+        task
+        for name in options.tasks
+        for task in read_tasks(options.eval / name, max_queries=options.max_queries)
+    ]
+    settings = Settings(methods=METHODS, passage_length=options.passage_length)
+    results = evaluate(M3Embedder.from_pretrained(model), tasks, options.work / "eval", settings)
+    levels = summarise(results).overall[MEASURE]["all"]
+    return {method: round(100 * levels[method].value, 2) for method in METHODS}
+
+
+def write(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) -> None:
+    """The numbers of every seed, a table of means beside the paper's, bars."""
+    result: dict[str, Any] = {"measure": MEASURE, "runs": runs, "steps": options.steps,
+                              "start": options.start, "tasks": options.tasks,
+                              "max_queries": options.max_queries, "set": options.set}  # fmt: skip
+    text = json.dumps(result, indent=1) + "\n"
+    (options.results / "table6_self_distillation.json").write_text(text, encoding="utf-8")
+    lines = ["# Self-distillation at small scale", "",
+             f"{MEASURE} in percent, mean and deviation over seeds, {options.steps} steps. The "
+             "paper's: MIRACL.", "", "| head | without | with | paper, without | paper, with |",
+             "|---|---:|---:|---:|---:|"]  # fmt: skip
+    for method in METHODS:
+        cells = [spread([row[method] for row in found]) for found in runs.values()]
+        lines.append(f"| {method} | {' | '.join((*cells, *map(str, PAPER[method])))} |")
+    path = options.results / "table6_self_distillation.md"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw(options.results / "table6_self_distillation.png", runs)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{np.mean(values):.1f} ± {np.std(values):.1f}" if values else "-"
+
+
+def draw(path: Path, runs: dict[str, list[dict[str, float]]]) -> None:
+    """A bar for each head with and without, a dot a seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.2), dpi=150)
+    axes = figure.subplots()
+    for place, (name, found) in enumerate(runs.items()):
+        for number, method in enumerate(METHODS):
+            values = [row[method] for row in found]
+            if values:
+                x = number + 0.4 * (place - 0.5)
+                axes.bar(x, np.mean(values), 0.36, color=("#bbbbbb", "#4477aa")[place],
+                         label=f"{name} self-distillation" if not number else None)  # fmt: skip
+                axes.plot([x] * len(values), values, "k.", markersize=4)
+    axes.set_xticks(range(len(METHODS)), METHODS)
+    axes.set_ylabel(f"{MEASURE}, percent")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False)
+    figure.savefig(path, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
