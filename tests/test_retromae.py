@@ -468,7 +468,7 @@ def test_memory_at_8192_tokens_holds_neither_all_pairs_nor_all_logits():
     """Temporary memory of the gradient step, compiled and not run, XLM-R's vocabulary."""
     encoder = EncoderConfig(hidden_size=32, layers=2, heads=2, intermediate_size=64)
     model = M3Config(encoder=encoder, colbert_dim=32)
-    config = RetroMAEConfig(logits_chunk=32)
+    config = RetroMAEConfig(mask_id=250_001, logits_chunk=32)
     params = abstract_params(model) | abstract_retromae(model)
 
     def loss(params, batch, key):

@@ -73,8 +73,6 @@ def prepare(
     longest = config.data.query_length  # that of plain texts
     if config.objective != "retromae":
         longest = max(longest, config.data.passage_length)
-    else:
-        config = dataclasses.replace(config, retromae=with_mask(config.retromae, start))
     if longest > start.config.encoder.max_length:
         raise ValueError(
             f"{config.model} takes texts of up to {start.config.encoder.max_length} tokens, "
@@ -82,6 +80,8 @@ def prepare(
             "the model with m3jax convert extend-positions"
         )
     examples = open_or_build(config, workdir, start)
+    if config.objective == "retromae":
+        config = dataclasses.replace(config, retromae=with_mask(config.retromae, start))
     if memory is not None:
         config = sizing.fit_once(config, start.config, mesh, memory, workdir, say)
     feed = Feed(examples, start.tokenizer, config.data, part_of(mesh))
