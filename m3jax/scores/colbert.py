@@ -42,8 +42,11 @@ def colbert_scores(
 
 
 def passages_at_a_time(query_vectors: int, passage_width: int) -> int:
-    """Passages of a chunk: as many as `PRODUCTS` allows, at least one."""
-    return max(1, _products() // max(1, query_vectors * passage_width))
+    """Passages of a chunk: as many as `PRODUCTS` allows, at least two.
+
+    One at a time, XLA's CPU compiler plans a second copy of all vectors.
+    """
+    return max(2, _products() // max(1, query_vectors * passage_width))
 
 
 def _products() -> int:
