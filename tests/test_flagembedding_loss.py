@@ -146,7 +146,7 @@ def test_ten_steps_equal_the_reference(tiny_dir, tmp_path):
     schedule = make_schedule(ten_steps.OPTIMIZER, ten_steps.STEPS)
     content = {
         "batches": [{"q": features(b.queries), "p": features(b.passages)} for b in batches],
-        "factors": [float(schedule(n)) for n in range(ten_steps.STEPS + 1)],
+        "factors": [float(np.asarray(schedule(n))) for n in range(ten_steps.STEPS + 1)],
         "start": ten_steps.START, "rate": ten_steps.OPTIMIZER.learning_rate,
         "sparse_rate": ten_steps.OPTIMIZER.sparse_rate, "clip": ten_steps.OPTIMIZER.clip_norm,
         "decay": ten_steps.OPTIMIZER.weight_decay,

@@ -179,7 +179,7 @@ def main() -> None:
     if path.is_file():
         result = json.loads(path.read_text(encoding="utf-8"))
     result["machine"] = f"{platform.machine()}, XLA's {jax.default_backend()} compiler"
-    jobs = [("points", f"{way} {length} {queries}", grown, (way, length, queries))
+    jobs: list[Any] = [("points", f"{way} {length} {queries}", grown, (way, length, queries))
             for queries in (GROWTH[0], GROWTH[-1], *GROWTH[1:-1])
             for way in reversed(WAYS) for length in LENGTHS]  # fmt: skip
     jobs += [("table10", f"{way} {length}", largest, (way, length))
