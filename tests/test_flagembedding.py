@@ -1,6 +1,6 @@
 """FlagEmbedding itself on the same directory: slow, and in a Python of its own.
 
-python -m venv fe && fe/bin/pip install torch FlagEmbedding
+python -m venv fe && fe/bin/pip install torch FlagEmbedding==1.4.2 transformers==5.12
 M3JAX_FLAGEMBEDDING_PYTHON=fe/bin/python python -m pytest -m slow tests/test_flagembedding.py
 """
 
