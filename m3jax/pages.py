@@ -20,7 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { font-size: 1.25rem; } h2 { font-size: 1rem; margin: 2rem 0 .3rem; }
 p { margin: .2rem 0; }
 .tokens { font-size: 1.05rem; line-height: 2; overflow-wrap: anywhere; }
-.tokens span { border-radius: 2px; }
+.tokens span, .tokens bdi { border-radius: 2px; }
 .tokens .end { opacity: .45; font-size: .75em; }
 .shared { border-bottom: 2px solid rgb(68,119,170); }
 .what { opacity: .7; font-size: .8rem; margin-top: .7rem; }
@@ -104,16 +104,18 @@ def _line(
             attributes += f' title="{html.escape(notes[place])}"'
         text = html.escape(piece.removeprefix("▁"))
         space = " " if piece.startswith("▁") or kind == "end" else ""
-        spans.append(f"{space}<span{attributes}>{text}</span>")
+        # The direction of a line is that of its first letter outside of <bdi>: not of "<s>".
+        tag = "bdi" if kind == "end" else "span"
+        spans.append(f"{space}<{tag}{attributes}>{text}</{tag}>")
     return f'<p class="tokens" dir="auto">{"".join(spans).strip()}</p>'
 
 
 def _alphas(values: np.ndarray) -> list[float]:
-    """Opacity in 0..0.75: the square root, so that small values are still seen."""
+    """Opacity: 0 for what adds nothing, else 0.06 to 0.75."""
     most = float(np.max(values, initial=0.0))
     if most <= 0:
         return [0.0] * len(values)
-    return (0.75 * np.sqrt(np.maximum(values, 0.0) / most)).tolist()
+    return np.where(values > 0, 0.06 + 0.69 * values / most, 0.0).tolist()
 
 
 def _weight_notes(view: TokenView) -> list[str]:

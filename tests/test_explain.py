@@ -108,11 +108,15 @@ def test_the_page_takes_a_texts_own_direction(page):
     # The query's title and line; a heading and two lines a passage.
     assert len(lines) == 2 + 3 * len(PASSAGES)
     assert {a["dir"] for a in lines} == {"auto"}
+    # The letter of "<s>" must not count as the line's first.
+    ends = [tag for tag, attributes in Reader(page).tags if attributes.get("class") == "end"]
+    assert set(ends) == {"bdi"} and len(ends) == 2 * (1 + 2 * len(PASSAGES))
 
 
 def test_the_deepest_colour_is_the_heaviest_token(found, page):
     line = page.split('<p class="what">lexical</p>')[1].split("</p>")[0]
-    styles = [attributes.get("style", "") for tag, attributes in Reader(line).tags if tag == "span"]
+    tokens = [attributes for tag, attributes in Reader(line).tags if tag in ("span", "bdi")]
+    styles = [attributes.get("style", "") for attributes in tokens]
     alphas = np.array([float(style[:-1].split(",")[-1]) if style else 0.0 for style in styles])
     weights = found[0].passage.weights
     assert alphas.argmax() == weights.argmax()
