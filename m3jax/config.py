@@ -1,6 +1,6 @@
 """Every hyper-parameter: frozen, typed, checked once, named once.
 
-`override(config, "encoder.layers=3")` returns a copy with one field changed; `to_json` and
+`override(config, "encoder.layers=3")` returns a copy with fields changed; `to_json` and
 `from_json` carry a config beside the weights it belongs to.
 """
 
@@ -298,27 +298,40 @@ class TrainConfig:
 PRETRAINING_BATCHES = (67200, 54720, 37248, 27648, 21504, 17280, 15072, 12288, 9984)  # Table 9
 
 
-def override(config: Config, assignment: str) -> Config:
-    """Returns a copy of `config` with one dotted field changed: `"encoder.layers=3"`.
+def override(config: Config, *assignments: str) -> Config:
+    """Returns a copy of `config` with dotted fields changed: `"encoder.layers=3"`.
 
-    Raises KeyError for an unknown field, ValueError for a value of another type or out of range.
+    All at once: fields that only fit together can be changed together. Raises KeyError for an
+    unknown field, ValueError for a value of another type or out of range.
     """
-    path, equals, text = assignment.partition("=")
-    if not equals:
-        raise ValueError(f"expected FIELD=VALUE, got {assignment!r}")
-    return _replace(config, path.strip(), text, path.strip())
+    changes = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"expected FIELD=VALUE, got {assignment!r}")
+        changes[path.strip()] = text
+    return _replace(config, changes, "")
 
 
-def _replace(config: Any, path: str, text: str, whole_path: str) -> Any:
-    head, _, rest = path.partition(".")
+def _replace(config: Any, changes: dict[str, str], prefix: str) -> Any:
     known = sorted(f.name for f in dataclasses.fields(config))
-    if head not in known:
-        raise KeyError(f"{whole_path}: {type(config).__name__} has no field {head!r}, but {known}")
-    if rest:
-        new = _replace(getattr(config, head), rest, text, whole_path)
-    else:
-        new = _coerce(_literal(text), typing.get_type_hints(type(config))[head], whole_path)
-    return dataclasses.replace(config, **{head: new})
+    new: dict[str, Any] = {}
+    inner: dict[str, dict[str, str]] = {}
+    for path, text in changes.items():
+        head, _, rest = path.partition(".")
+        whole = f"{prefix}{path}"
+        if head not in known:
+            raise KeyError(f"{whole}: {type(config).__name__} has no field {head!r}, but {known}")
+        if rest:
+            inner.setdefault(head, {})[rest] = text
+        else:
+            new[head] = _coerce(_literal(text), typing.get_type_hints(type(config))[head], whole)
+    for head, some in inner.items():
+        value = new.get(head, getattr(config, head))
+        if not dataclasses.is_dataclass(value):
+            raise KeyError(f"{prefix}{head} has no fields: {', '.join(some)}")
+        new[head] = _replace(value, some, f"{prefix}{head}.")
+    return dataclasses.replace(config, **new)
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -2,7 +2,15 @@
 
 import pytest
 
-from m3jax.config import ComputeConfig, EncoderConfig, M3Config, from_json, override, to_json
+from m3jax.config import (
+    ComputeConfig,
+    DataConfig,
+    EncoderConfig,
+    M3Config,
+    from_json,
+    override,
+    to_json,
+)
 
 
 def test_override_changes_one_nested_field():
@@ -49,3 +57,13 @@ def test_json_with_an_unknown_field_is_refused():
 def test_bad_compute_settings_are_refused(assignment):
     with pytest.raises(ValueError, match=assignment.partition("=")[0]):
         override(ComputeConfig(), assignment)
+
+
+def test_fields_that_only_fit_together_change_together():
+    data = DataConfig(edges=(500,), batch_sizes=(8,))
+    changed = override(data, "edges=(32, 64)", "batch_sizes=(8, 4)")
+    assert (changed.edges, changed.batch_sizes) == ((32, 64), (8, 4))
+    with pytest.raises(ValueError, match="as many"):
+        override(data, "edges=(32, 64)")
+    with pytest.raises(KeyError, match="layers has no fields"):
+        override(M3Config(), "encoder.layers.x=1")

@@ -134,7 +134,7 @@ def test_the_picture_shows_every_token_the_maxima_and_the_scores(tiny, found):
     np.testing.assert_allclose(widths, [match.product for match in one.matches][: len(widths)])
     marks = np.asarray(heat.collections[0].get_offsets())
     np.testing.assert_array_equal(marks[:, 0], one.best)
-    np.testing.assert_allclose(heat.images[0].get_array(), one.similarity, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(heat.images[0].get_array()), one.similarity, atol=1e-6)
     assert f"multi-vector {one.scores['colbert']:.3f}" in figure.get_suptitle()
 
 

@@ -85,8 +85,7 @@ def read_config(options: argparse.Namespace):
         config = dataclasses.replace(config, model=options.model)
     if options.data:
         config = dataclasses.replace(config, train_data=tuple(options.data))
-    for assignment in options.set:
-        config = override(config, assignment)
+    config = override(config, *options.set)
     if not config.model:
         raise ValueError("no model to start from: --model MODEL, or the config's field model")
     return config
