@@ -130,7 +130,7 @@ def test_the_picture_shows_every_token_the_maxima_and_the_scores(tiny, found):
     plain = [piece.replace("▁", "") or "▁" for piece in one.passage.pieces[1:]]
     assert [label.get_text() for label in heat.get_xticklabels()] == plain
     assert not any(label.get_parse_math() for label in heat.get_xticklabels())
-    widths = [bar.get_width() for bar in bars.patches]
+    widths = [bar.get_width() for bar in bars.patches]  # pyright: ignore
     np.testing.assert_allclose(widths, [match.product for match in one.matches][: len(widths)])
     marks = np.asarray(heat.collections[0].get_offsets())
     np.testing.assert_array_equal(marks[:, 0], one.best)
