@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from m3jax.cli.main import COMMANDS, main, make_parser
 
 BASH = [block for page in PAGES for block in blocks(page, "bash")]
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 # Programs that a block may start beside m3jax.
 PROGRAMS = {"pip", "python", "srun", "cat", "git", "ruff", "pyright", "pre-commit"}
 
@@ -107,12 +109,15 @@ def test_commands_within_text_have_these_options(page):
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_python_blocks_compile_and_import_what_exists(block):
-    tree = ast.parse(block.text, filename=str(block))
+    check_imports(ast.parse(block.text, filename=str(block)), str(block))
+
+
+def check_imports(tree: ast.AST, where: str) -> None:
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom) and node.module != "IPython.display":  # Jupyter's own
             module = importlib.import_module(str(node.module))
             for alias in node.names:
-                assert hasattr(module, alias.name), f"{block}: {node.module}.{alias.name}"
+                assert hasattr(module, alias.name), f"{where}: {node.module}.{alias.name}"
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 importlib.import_module(alias.name)
@@ -140,6 +145,22 @@ def test_pages_name_their_tests():
     """The pages that promise a test for each row do name some."""
     for name in ("DEVIATIONS.md", "ARCHITECTURE.md"):
         assert len(named_tests(ROOT / "docs" / name)) > 3
+
+
+def test_the_picture_of_the_flow_is_the_one_its_script_draws():
+    script = runpy.run_path(str(ROOT / "experiments" / "make_flow_svg.py"))
+    assert (ROOT / "docs" / "flow.svg").read_text(encoding="utf-8") == script["picture"]()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_compile_import_what_exists_and_define_nothing_long(path):
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    check_imports(tree, path.name)
+    assert 'MODEL = "m3-mini"' in text and 'tags=["install"]' in text
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            assert (node.end_lineno or 0) - node.lineno < 5, f"{path.name}: {node.name}"
 
 
 def test_the_examples_of_every_help_parse(monkeypatch):
