@@ -59,7 +59,7 @@ ARROWS = [("texts", "encoder"), ("encoder", "dense"), ("encoder", "sparse"),
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Draws docs/flow.svg.")
     default = Path(__file__).parents[1] / "docs" / "flow.svg"
     parser.add_argument("--output", type=Path, default=default)
     options = parser.parse_args()

@@ -34,6 +34,7 @@ from doc_blocks import (
 )
 
 from m3jax.cli.main import COMMANDS, main, make_parser
+from m3jax.text import sample
 
 BASH = [block for page in PAGES for block in blocks(page, "bash")]
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
@@ -228,7 +229,7 @@ SMALL_STEPS = [
 
 
 @pytest.fixture
-def stage(tmp_path, tiny_dir, monkeypatch):
+def stage(tmp_path, tmp_path_factory, monkeypatch):
     """A directory with the files that the pages speak of; the working directory of a test."""
     import jax
     from tiny import write_tiny_model
@@ -236,10 +237,11 @@ def stage(tmp_path, tiny_dir, monkeypatch):
     write_tiny_model(tmp_path / "MODEL", layers=1, max_positions=8194)
     write_tiny_model(tmp_path / "PLAIN", layers=1, max_positions=514, heads=False)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    texts = ["Foxes sleep in dens.", "A cat sat on the mat.", "Bremen lies on a river.", "Rain."]
-    texts += [f"text number {i} of many" for i in range(12)]
-    examples = [{"query": t[:9], "pos": [t], "neg": [texts[i - 1], texts[i - 2]]}
-                for i, t in enumerate(texts)]  # fmt: skip
+    # As many passages as the ranks that `mine` passes over and takes.
+    many = [passage.text[:60] for passage in sample.passages()]
+    examples = [{"query": t[:20], "pos": [t], "neg": [many[i - 1], many[i - 2]]}
+                for i, t in enumerate(many)]  # fmt: skip
+    texts = many[:16]
     corpus = [{"_id": f"d{i}", "title": "", "text": t} for i, t in enumerate(texts)]
     queries = [{"_id": f"q{i}", "text": t[:9]} for i, t in enumerate(texts)]
     write_lines(tmp_path / "train.jsonl", examples)
@@ -258,8 +260,16 @@ def stage(tmp_path, tiny_dir, monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda *_, **__: first)
     monkeypatch.setenv("M3JAX_CACHE_DIR", "")
     monkeypatch.chdir(tmp_path)
+    # Commands make the same programs again and again: compiled once.
+    kept = {"jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),
+            "jax_persistent_cache_min_compile_time_secs": 0.0}  # fmt: skip
+    before = {name: getattr(jax.config, name) for name in kept}
+    for name, value in kept.items():
+        jax.config.update(name, value)
     with jax.numpy_dtype_promotion("standard"):
         yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:
