@@ -26,7 +26,7 @@ LEVELS = [
     {"convert"},
     {"pretrained"},
     {"train", "search"},
-    {"mine", "evaluate"},
+    {"mine", "evaluate", "plots", "pages"},
     {"serve", "cli"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}

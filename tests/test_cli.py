@@ -48,7 +48,7 @@ def test_every_conversion_has_help(action, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["sing"], ["encode"], ["score", "--model", "x"], ["convert"], ["convert", "to-hf", "x"],
+    [["sing"], ["encode"], ["score", "--model", "x"], ["convert"], ["convert", "to-hf", "x"],
      ["info"], ["quickstart", "--hits", "many"]],
     ids=" ".join,
 )  # fmt: skip

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import sys
+from typing import NoReturn
 
 from m3jax import __version__
 
@@ -39,8 +40,28 @@ examples:
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns 0, 1 for bad input, 2 for bad arguments, 130 when interrupted."""
     arguments = sys.argv[1:] if argv is None else argv
+    parser = make_parser(arguments)
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="m3jax: %(message)s", level=logging.WARNING)
+    _prepare_jax()
+    return _run(options)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Shows a wrong command line how a right one looks."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.epilog or ''}{self.prog}: error: {message}\n")
+
+
+def make_parser(arguments: list[str]) -> argparse.ArgumentParser:
+    """The parser of a command line; only the command that it names gets its arguments."""
     name = next((a for a in arguments if not a.startswith("-")), None)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="m3jax",
         description="M3-Embedding (BGE-M3) in JAX: dense, sparse and multi-vector at once.",
         epilog=EXAMPLES,
@@ -60,10 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         if command == name or name is None:
             module.add_arguments(sub)
         sub.set_defaults(run=module.run)
-    options = parser.parse_args(arguments)
-    logging.basicConfig(format="m3jax: %(message)s", level=logging.WARNING)
-    _prepare_jax()
-    return _run(options)
+    return parser
 
 
 def _run(options: argparse.Namespace) -> int:

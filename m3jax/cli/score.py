@@ -4,6 +4,7 @@ The weighted sum is w1*dense + w2*sparse + w3*multi-vector; 1, 0.3, 1 are the pa
 """
 
 import argparse
+from pathlib import Path
 
 from m3jax.cli.options import add_model, load_embedder
 
@@ -12,6 +13,7 @@ examples:
   m3jax score --model BAAI/bge-m3 --query "What is BGE-M3?" --passage "BGE-M3 embeds texts." \\
       --passage "BM25 ranks by words."
   m3jax score --model DIR --query "..." --passage "..." --weights 1,1,1
+  m3jax score --model DIR --query "..." --passage "..." --html why.html
 """
 
 
@@ -26,30 +28,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", default="1,0.3,1", metavar="D,S,M", help="dense,sparse,multi-vector"
     )
     parser.add_argument("--tokens", type=int, default=6, help="matched tokens shown (default: 6)")
+    parser.add_argument(
+        "--html", metavar="FILE", help="also write a page: tokens coloured by weight and by match"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints a table, best passage first."""
+    """Prints a table, best passage first; writes the page that --html names."""
+    from rich.markup import escape
     from rich.table import Table
 
-    from m3jax.cli.tables import matched_tokens, wide_console
-    from m3jax.search.scan import scan, top
+    from m3jax.cli.tables import spelt_matches, wide_console
+    from m3jax.search.explain import METHODS, explain_passages
 
     fusion = _weights(options.weights)
+    if options.html and Path(options.html).exists():
+        raise FileExistsError(f"{options.html} already exists; name a new file or remove it first")
     model = load_embedder(options)
-    query = next(model.encode_stream([options.query], max_length=model.query_max_length))
-    passages = next(model.encode_stream(options.passage, chunk=len(options.passage)))
-    scores = scan(query, passages, fusion)
+    found = explain_passages(model, options.query, options.passage, fusion)
+    found.sort(key=lambda one: -one.scores["all"])
     table = Table(
         "passage", "dense", "sparse", "multi-vector", "weighted sum", "matched tokens",
-        title=f"query: {options.query}", title_justify="left",
+        title=escape(f"query: {options.query}"), title_justify="left",
     )  # fmt: skip
-    for number in top(scores["all"][0], len(options.passage)):
-        numbers = [f"{scores[m][0, number]:.4f}" for m in ("dense", "sparse", "colbert", "all")]
-        shared = matched_tokens(model.tokenizer, query, passages, number, options.tokens)
-        table.add_row(options.passage[number], *numbers, shared)
+    for one in found:
+        numbers = [f"{one.scores[method]:.4f}" for method in METHODS]
+        shared = spelt_matches(one.matches[: options.tokens])
+        table.add_row(escape(one.passage.text), *numbers, escape(shared))
     wide_console().print(table)
+    if options.html:
+        _write_page(options.html, found, fusion)
     return 0
+
+
+def _write_page(path: str, found: list, fusion: dict[str, float]) -> None:
+    from m3jax.directories import new_file
+    from m3jax.pages import explanation_page
+
+    with new_file(path) as write:
+        write(explanation_page(found, fusion))
+    print(f"wrote {path}")
 
 
 def _weights(text: str) -> dict[str, float]:

@@ -1,13 +1,13 @@
 """Pieces of the tables that commands print."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from m3jax.search.embeddings import Embeddings, lexical_dicts
-from m3jax.search.pairs import lexical_matches
+from m3jax.search.explain import Match, token_matches, word
 from m3jax.text.tokenizer import Tokenizer
 
 
@@ -18,10 +18,12 @@ def matched_tokens(
     assert query.sparse is not None and documents.sparse is not None
     (weights,) = lexical_dicts(query.sparse)
     (other,) = lexical_dicts(documents.sparse[[number]])
-    shown = [
-        f"{tokenizer.token(int(token)).replace('▁', '') or '▁'} {a:.2f} x {b:.2f}"
-        for token, a, b, _ in lexical_matches(weights, other)[:count]
-    ]
+    return spelt_matches(token_matches(tokenizer, weights, other)[:count])
+
+
+def spelt_matches(matches: Iterable[Match]) -> str:
+    """`Berlin 0.21 x 0.18, wall 0.11 x 0.09`, or a dash."""
+    shown = (f"{word(m.piece)} {m.query_weight:.2f} x {m.passage_weight:.2f}" for m in matches)
     return ", ".join(shown) or "-"
 
 

@@ -1,0 +1,93 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # One text, three representations
+# M3-Embedding reads a text once and gives a dense vector, a weight for each token and a vector for
+# each token. This notebook looks at all three, and at how they match a query with a passage.
+
+# %% tags=["install"]
+# From a clone of the repository, in this folder:
+# %pip install -q "..[search,evaluate,torch]"
+
+# %%
+MODEL = "m3-mini"  # or "BAAI/bge-m3", or a directory
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+from m3jax import M3Embedder
+from m3jax.plots import explain
+from m3jax.search.explain import explain_passages
+
+# %matplotlib inline
+
+# %%
+model = M3Embedder.from_pretrained(MODEL)
+query = "Where do foxes sleep in winter?"
+passages = [
+    "In winter most red foxes sleep in the open, curled up, the tail over nose and paws.",
+    "Im Winter schlafen Füchse meist im Freien, zusammengerollt.",
+    "Winter tyres are required on mountain roads.",
+]
+out = model.encode([query, *passages], return_sparse=True, return_colbert_vecs=True)
+
+# %% [markdown]
+# ## Dense: one vector a text
+# The inner product of two vectors of length 1. Meaning counts, spelling does not: the German
+# passage should stand near the English one.
+
+# %%
+dense = out["dense_vecs"]
+print(dense.shape, np.linalg.norm(dense, axis=1).round(6))
+print((dense @ dense.T).round(3))
+
+# %% [markdown]
+# ## Sparse: one weight a token
+# Only tokens that occur in the text weigh, as in BM25, but the weights are learned. Two texts match
+# by the tokens that both have, so the German passage scores next to nothing.
+
+# %%
+weights = model.convert_id_to_token(out["lexical_weights"])
+top = sorted(weights[1].items(), key=lambda item: -item[1])[:15]
+figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+axes.barh([token for token, _ in top][::-1], [weight for _, weight in top][::-1])
+axes.set_title("the heaviest tokens of the first passage")
+plt.show()
+
+# %% [markdown]
+# ## Multi-vector: one vector a token
+# Each token of the query looks for the token of the passage that is nearest; the score is the mean
+# of those similarities.
+
+# %%
+print([vectors.shape for vectors in out["colbert_vecs"]])
+print([round(model.colbert_score(out["colbert_vecs"][0], p), 3) for p in out["colbert_vecs"][1:]])
+
+# %% [markdown]
+# ## Why they match
+# Left the products of the weights of shared tokens, right every pair of tokens; squares mark the
+# best match of each query token.
+
+# %%
+explain(query, passages[0], model)
+
+# %%
+explain(query, passages[1], model)
+
+# %% [markdown]
+# ## All three together
+
+# %%
+for found in explain_passages(model, query, passages):
+    print({name: round(score, 3) for name, score in found.scores.items()}, found.passage.text)
