@@ -167,7 +167,8 @@ def test_scores_of_pairs(tiny):
         assert scores["sparse+dense"][i] == pytest.approx(two, abs=1e-4)
         three = (0.4 * dense + 0.2 * sparse + 0.4 * late) / 1.0
         assert scores["colbert+sparse+dense"][i] == pytest.approx(three, abs=1e-4)
-    one = tiny.compute_score(pairs[0])
+    one = tiny.compute_score(list(pairs[0]))  # lists, as FlagEmbedding's examples have them
+    assert tiny.compute_score([list(pairs[0])])["dense"] == [one["dense"]]
     assert one["dense"] == pytest.approx(scores["dense"][0], abs=1e-6)
     assert tiny.compute_score([])["dense"] == []
     with pytest.raises(ValueError, match="three numbers"):

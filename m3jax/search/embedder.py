@@ -152,7 +152,7 @@ class M3Embedder:
 
     def compute_score(
         self,
-        sentence_pairs: Sequence[tuple[str, str]] | tuple[str, str],
+        sentence_pairs: Sequence[Sequence[str]],
         batch_size: int | None = None,
         max_query_length: int | None = None,
         max_passage_length: int | None = None,
