@@ -7,7 +7,8 @@ front of texts); TRAIN holds training files and EVAL tasks of BEIR's layout. Exa
 languages get negatives of their own language: mined (ranks 11 to 110, below 95 % of the positive's
 score) or at random from all ranks. Both train the dense head for the same steps with the same
 seeds (configs/mini/finetune.py), and nDCG@10 is measured on two small tasks. Run again after a
-stop, it goes on. Writes experiments/results/mined_negatives.*. Half an hour on 2 busy cores (--examples 800 --steps 60).
+stop, it goes on. Writes experiments/results/mined_negatives.*. Half an hour on 2 busy cores
+(--examples 800 --steps 60).
 """
 
 import argparse

@@ -85,7 +85,8 @@ def start(backbone: Path, data: Path, work: Path, smoke: bool) -> None:
     from m3jax.convert.heads import fit_sparse_head
     from m3jax.convert.positions import extend_positions
 
-    files = sorted(data.glob("ntrex/*_en*" if smoke else "**/*.jsonl.gz"))[: 3 if smoke else None]
+    files = sorted(data.glob("**/*.jsonl.gz"))
+    files = files[-3:] if smoke else files
     if not (work / "pruned").exists():
         run("convert", "prune-vocabulary", backbone, work / "pruned", "--texts", *files,
             "--size", VOCABULARY, "--power", POWER,
