@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=100, help="examples of a file")
     parser.add_argument("--synthetic", type=int, default=10_000_000)
     options = parser.parse_args()
-    result: dict[str, Any] = {"machine": f"{platform.processor()}, {os.cpu_count()} cores",
+    result: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores",
                               "plan": big_plan(options.synthetic), "ways": []}  # fmt: skip
     tokens = tokenizer.load(options.model)
     with tempfile.TemporaryDirectory() as scratch:
