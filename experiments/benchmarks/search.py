@@ -7,13 +7,14 @@ beside SciPy's CSR product with the transposed matrix already made, and beside t
 loop over Python dictionaries, timed on 2,000 documents and scaled to all. Multi-vector: 200
 candidates of about 128 vectors of width 1024, queries of 12 and 32; beside the reference's
 colbert_score, one pair after another in PyTorch, on float32, and beside merely reading the
-candidates once. Dense: 262,144 documents of width
-1024; beside the bare product in blocks, its output memory reused, and beside FAISS.
+candidates once. Dense: 262,144 documents of width 1024; beside the bare product in blocks, its
+output memory reused, and beside FAISS.
 
 What is possible in late interaction: 200 candidates x 128 vectors x width 1024 are 0.63 Gflop for
-12 query vectors, 1.7 for 32. The bare product of the stored run reaches 185 Gflop/s on its two
-cores, the pairs in PyTorch 26 and 50: no float32 kernel there can be more than 7 and 3.7 times as
-fast as they are. Ours was 2.6 times (int8: 5.1 and 2.9).
+12 query vectors, 1.7 for 32. The bare product of the stored run reaches 121 Gflop/s on its two
+cores, the pairs in PyTorch 19 and 39: no float32 kernel there can be more than 6.4 and 3.1 times as
+fast as they are. Ours is 2.6 and 2.5 times. int8 codes are multiplied as float32 (3.3 and 2.5
+times); a kernel of integer products would not be bound so.
 
 Medians of interleaved repeats, milliseconds a query. Writes experiments/results/search.{json,png}.
 """

@@ -133,6 +133,7 @@ def _everywhere(function, queries, passages, mesh: Mesh | None):
 
 
 def check_batch(batch: TrainBatch) -> None:
+    """Raises ValueError for a batch without any negative, or of a shape that is no batch."""
     queries, passages = len(batch.queries.token_ids), len(batch.passages.token_ids)
     if passages % queries:
         raise ValueError(f"{passages} passages are no whole groups of {queries} queries")
