@@ -4,7 +4,7 @@
 
 runs it after the first stage and the mining of negatives. The sparse head starts from token weights
 that were fitted, not trained, and has a higher rate. Long documents stand in groups of their own.
-Without --set steps=N the warm-up on L is 60 steps, about a quarter.
+Self-distillation sets in after 60 steps on L.
 """
 
 from m3jax.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig
