@@ -30,14 +30,15 @@ def ragged(seed=0, documents=60, width=20, dtype="float32"):
     return RaggedRows(Rows(tuple(parts), tuple(scales)), tuple(offsets)), matrices
 
 
+@pytest.mark.parametrize("width", [20, 64, 1024])  # of tails, and of whole registers
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_scores_are_the_mean_of_the_best_matches(engine, dtype):
-    store, matrices = ragged(dtype=dtype)
+def test_scores_are_the_mean_of_the_best_matches(engine, dtype, width):
+    store, matrices = ragged(dtype=dtype, width=width)
     rng = np.random.default_rng(1)
     numbers = rng.permutation(60)[:50]
     for count in (1, 3, 4, 9, 40):
-        query = rng.standard_normal((count, 20)).astype(np.float32)
+        query = rng.standard_normal((count, width)).astype(np.float32)
         exact = np.array([brute.late(query, matrices[i]) for i in numbers])
         got = colbert.scores_at(query, store, numbers, engine=engine)
         assert np.abs(got - exact).max() <= colbert.error_bound(query, store)
@@ -46,15 +47,21 @@ def test_scores_are_the_mean_of_the_best_matches(engine, dtype):
         )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_rankings_are_those_of_float64(engine):
+def test_rankings_are_those_of_float64(engine, dtype):
     """Half of the candidates are copies or all but copies of others."""
     rng = np.random.default_rng(3)
     base = [rng.standard_normal((int(n), 64)) for n in rng.integers(1, 9, 30)]
     copies = [m + 1e-7 * rng.standard_normal(m.shape) for m in base[:20]] + base[20:]
     matrices = [m.astype(np.float32) for m in base + copies]
     offsets = np.concatenate([[0], np.cumsum([len(m) for m in matrices])])
-    store = RaggedRows(Rows((np.concatenate(matrices),), (None,)), (offsets,))
+    values, scales = np.concatenate(matrices), None
+    if dtype == "int8":
+        values, scales = to_int8(values)
+        exact = brute.wide(values, scales)
+        matrices = [exact[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    store = RaggedRows(Rows((values,), (scales,)), (offsets,))
     queries = [rng.standard_normal((n, 64)).astype(np.float32) for n in (5, 8)]
     everything = np.arange(60)
     for top_k in (60, 7):
@@ -62,6 +69,15 @@ def test_rankings_are_those_of_float64(engine):
         for query, found in zip(queries, hits.documents, strict=True):
             exact = np.array([brute.late(query, m) for m in matrices])
             np.testing.assert_array_equal(found, brute.top(exact, top_k))
+
+
+def test_integer_sums_never_overflow():
+    """The largest codes and numbers of one sign: 32-bit sums would wrap around."""
+    codes = np.full((4, 1024), 127, np.int8) * np.array([[1], [-1], [1], [-1]], np.int8)
+    store = RaggedRows(Rows((codes,), (np.ones(4, np.float32),)), (np.array([0, 1, 2, 4]),))
+    query = np.array([[1.0] * 1024, [-0.5] * 1024, [0.0] * 1024], np.float32)
+    got = colbert.scores_at(query, store, np.arange(3), engine="numba")
+    np.testing.assert_allclose(got, 127 * 1024 * np.array([0.5, -0.5, 1.5]) / 3, rtol=1e-5)
 
 
 def test_jax_compiles_few_shapes():

@@ -4,13 +4,15 @@ s_mul = (1 / I) sum_i max_j <E_q[i], E_p[j]> [M3 sec. 3.2], 0 where either side 
 
 Engines: `numba` (extra `search`; reads float32, float16 and int8 as they are stored, on all
 cores, faster than BLAS on these narrow products), `numpy`, and `jax` for accelerators, where
-documents are padded to few widths so that few shapes are compiled. All compute in float32.
-`rerank` settles in float64 what float32 cannot tell apart.
+documents are padded to few widths so that few shapes are compiled. All compute in float32, but
+that `numba` multiplies int8 rows with the query rounded to 16-bit integers, about as exact.
+`rerank` settles in float64 what the scores cannot tell apart.
 
 i  query vectors    c  width    m  candidates
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +97,10 @@ def error_bound(query: Float[np.ndarray, "i c"], documents: RaggedRows) -> float
     if not len(query) or not len(documents.rows):
         return 0.0
     longest = float(np.linalg.norm(query, axis=1).max())
-    return 1.01 * rounding(query.shape[1] + 4) * longest * documents.rows.largest_norm
+    off = rounding(query.shape[1] + 4) * longest
+    if any(part.dtype == np.int8 for part in documents.rows.parts):
+        off += float(_to_int16(query)[1].max()) / 2 * query.shape[1] ** 0.5
+    return 1.01 * off * documents.rows.largest_norm
 
 
 def _exact_at(
@@ -106,29 +111,59 @@ def _exact_at(
 
 def _with_numba(query: np.ndarray, documents: RaggedRows, numbers: np.ndarray) -> np.ndarray:
     """In the query's type."""
-    from m3jax.search import kernels
-
     out = np.zeros(len(numbers), query.dtype)
     short = -len(query) % 4
     padded = np.concatenate([query, np.repeat(query[-1:], short, axis=0)])
     for part, places, firsts, ends in documents.located(numbers):
         values, scales = np.asarray(documents.rows.parts[part]), documents.rows.scales[part]
-        half = values.dtype == np.float16
-        kernel = kernels.maxsim_half if half else kernels.maxsim
-        values = values.view(np.uint16) if half else values
         scales = np.broadcast_to(np.float32(1), len(values)) if scales is None else scales
+        kernel = _kernel(values, scales, padded, len(query))
         full = np.flatnonzero(ends > firsts)
         here = np.zeros(len(places), query.dtype)
 
-        def some(piece: np.ndarray, here=here, firsts=firsts, ends=ends, values=values,
-                 scales=scales, kernel=kernel) -> None:  # fmt: skip
+        def some(piece: np.ndarray, here=here, firsts=firsts, ends=ends, kernel=kernel) -> None:
             scored = np.empty(len(piece), query.dtype)
-            kernel(values, scales, firsts[piece], ends[piece], padded, len(query), scored)
+            kernel(firsts[piece], ends[piece], scored)
             here[piece] = scored
 
         spread(some, np.array_split(full, cores()) if len(full) >= 8 else [full])
         out[places] = here
     return out
+
+
+def _kernel(
+    values: np.ndarray, scales: np.ndarray, query: np.ndarray, count: int
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
+    """The loop of `kernels` for these types: (first rows, rows behind the last, scores)."""
+    from m3jax.search import kernels, tiles
+
+    if values.dtype == np.float16:
+        values, loop = values.view(np.uint16), kernels.maxsim_half
+    else:
+        loop = kernels.maxsim
+    if query.dtype == np.float64 or query.shape[1] % tiles.WIDTH:
+        return lambda firsts, ends, out: loop(values, scales, firsts, ends, query, count, out)
+    factors = np.ones(count, np.float32)
+    if values.dtype == np.int8:
+        query, factors = _to_int16(query)
+        factors = factors[:count]
+    return lambda firsts, ends, out: kernels.maxsim_tiles(
+        values, scales, firsts, ends, query, factors, out
+    )
+
+
+def _to_int16(
+    query: Float[np.ndarray, "i c"],
+) -> tuple[Int[np.ndarray, "i c"], Float[np.ndarray, " i"]]:
+    """Integers and a factor a vector: vector ~ factor * integers, off by at most factor / 2.
+
+    Products with int8 codes fit 32 bits: the factor is such that 128 sum_c |integer| < 2^31.
+    """
+    width = query.shape[1]
+    size = np.abs(query.astype(np.float64))
+    factor = np.maximum(size.max(axis=1) / 32_767, size.sum(axis=1) / (2**24 - width))
+    factor = np.where(factor > 0, factor, 1)
+    return np.rint(query / factor[:, None]).astype(np.int16), factor.astype(np.float32)
 
 
 def _with_numpy(query: np.ndarray, documents: RaggedRows, numbers: np.ndarray) -> np.ndarray:

@@ -14,6 +14,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from m3jax.search.tiles import meet
+
 GROUP = 64  # sums compared at once before any is looked at
 SPARE = 0.2  # of the cut so far: what the terms left out may add at most. Measured
 fast = {"reassoc", "nsz", "contract"}
@@ -98,6 +100,25 @@ def _make_maxsim(read):
             out[n] = total / count
 
     return maxsim
+
+
+@compiled()
+def maxsim_tiles(values, scales, firsts, ends, query, factors, out):
+    """out[n] = mean over i of factors[i] max over rows r of scales[r] <values[r], query[i]>.
+
+    In float32, for the types that `tiles.meet` takes; `query` has a multiple of four vectors, of
+    which the first `factors.size` count.
+    """
+    best = np.empty(query.shape[0], np.float32)
+    for n in range(firsts.size):
+        best[:] = -np.inf
+        for row in range(firsts[n], ends[n], 4):
+            for i in range(0, query.shape[0], 4):
+                meet(values, scales, query, best, row, ends[n] - 1, i)
+        total = 0.0
+        for i in range(factors.size):
+            total += best[i] * factors[i]
+        out[n] = total / factors.size
 
 
 # float32 and int8 are read as they are, float16 through the view of its bits.
