@@ -6,7 +6,7 @@ DIR: multilingual-e5-small as XLM-RoBERTa. TRAIN: training files by kind: qa_LAN
 help_LANG, long_LANG, par_LANG-en_*, ntrex/*. Steps, each skipped where its output stands, so that
 the same command goes on after a stop:
 
-start        vocabulary pruned, 8,194 positions, heads: the identity and fitted token weights
+start        words in 96 bytes, 8,194 positions, heads: the identity and fitted token weights
 contrastive  configs/m3_mini/contrastive.py
 mine         two hard negatives a question, by the dense vectors of the stage before
 finetune     configs/m3_mini/finetune.py
@@ -25,7 +25,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-VOCABULARY, POWER = 63_000, 0.6
+import numpy as np
+
+# All pieces stay, in few bytes: fewer pieces cost far more (experiments/small_words.py).
+WORD_BYTES = 96
 POSITIONS = 8194
 CONFIGS = Path(__file__).parents[1] / "configs" / "m3_mini"
 # (files, examples in all, name of their batches' source; "": each file is one). Files of one row
@@ -60,7 +63,7 @@ def main() -> None:
     work, scale = options.work, 0.02 if options.smoke else options.scale
     fields = ["steps=4", "save_every=0"] if options.smoke else []
     steps = {
-        "start": lambda: start(options.backbone, options.data, work, options.smoke),
+        "start": lambda: start(options.backbone, options.data, work),
         "contrastive": lambda: train("contrastive", work / "start",
                                      sample(CONTRASTIVE, options.data, work / "contrastive.jsonl",
                                             scale), work, fields),
@@ -79,24 +82,22 @@ def main() -> None:
             break
 
 
-def start(backbone: Path, data: Path, work: Path, smoke: bool) -> None:
-    """What training starts from: a small vocabulary, long positions, fitted token weights."""
+def start(backbone: Path, data: Path, work: Path) -> None:
+    """What training starts from: words as they will be stored, long positions, token weights."""
     from m3jax import pretrained
+    from m3jax.convert import product
     from m3jax.convert.heads import fit_sparse_head
     from m3jax.convert.positions import extend_positions
 
-    files = sorted(data.glob("**/*.jsonl.gz"))
-    files = files[-3:] if smoke else files
-    if not (work / "pruned").exists():
-        run("convert", "prune-vocabulary", backbone, work / "pruned", "--texts", *files,
-            "--size", VOCABULARY, "--power", POWER,
-            "--report", work / "vocabulary.json")  # fmt: skip
-    model = pretrained.load(work / "pruned")
+    model = pretrained.load(backbone)
     params, config = extend_positions(model.params, model.config, POSITIONS)
     # Dropout's random numbers take a fifth of a step on CPUs, and no example is seen often.
     config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, dropout=0.0))
+    embeddings = params["encoder"]["embeddings"]
+    words = product.decode(*product.fit(np.asarray(embeddings["word"]), WORD_BYTES))
+    encoder = params["encoder"] | {"embeddings": embeddings | {"word": words}}
     texts = [json.loads(line)["pos"][0] for line in pick(sorted(data.glob("qa_*")), 400, 0)]
-    params = fit_sparse_head(params, config, model.tokenizer, texts)
+    params = fit_sparse_head(params | {"encoder": encoder}, config, model.tokenizer, texts)
     pretrained.save(
         work / "start", dataclasses.replace(model, params=params, config=config, notes=())
     )

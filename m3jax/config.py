@@ -73,6 +73,9 @@ class ComputeConfig:
     query_block: int = 128  # queries a block of `xla` attention in rows longer than 1,024 tokens
     remat: bool = False  # recompute each layer in the backward pass instead of storing it
     unroll: int = 1  # layers a step of the scan
+    # The lowest layers that let no gradient through, and so cost none. Training sets it where they
+    # and all below them are frozen.
+    frozen_layers: int = 0
 
     def __post_init__(self):
         if self.dtype not in ("float32", "bfloat16"):
@@ -81,6 +84,8 @@ class ComputeConfig:
             raise ValueError(f"compute.attention must be auto, xla or cudnn: {self.attention!r}")
         if self.query_block < 1 or self.unroll < 1:
             raise ValueError("compute.query_block and compute.unroll must be at least 1")
+        if self.frozen_layers < 0:
+            raise ValueError(f"compute.frozen_layers must be 0 or more: {self.frozen_layers}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -85,10 +85,11 @@ def save(directory: Path | str, model: Pretrained, replace: bool = False) -> Non
         _finish(scratch, model, "orbax")
 
 
-def save_int8(directory: Path | str, model: Pretrained) -> int:
-    """Writes `model` in the small int8 format; returns the bytes of the weights."""
+def save_int8(directory: Path | str, model: Pretrained, word_bytes: int | None = None) -> int:
+    """Writes `model` in the small int8 format, words in `word_bytes` where it is given; returns
+    the bytes of the weights."""
     with checkpoint.new_directory(directory) as scratch:
-        size = quantized.write(scratch, model.params)
+        size = quantized.write(scratch, model.params, word_bytes)
         _finish(scratch, model, "int8")
     return size
 
@@ -207,5 +208,5 @@ def _place(leaves: Any, mesh: Mesh, nested: bool = True) -> dict[str, Any]:
 
 
 def _finish(directory: Path, model: Pretrained, weights: str) -> None:
-    model.tokenizer.save(directory)
+    model.tokenizer.save(directory, packed=weights == "int8")
     checkpoint.write_metadata(directory, {"config": to_json(model.config), "weights": weights})

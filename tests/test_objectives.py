@@ -25,7 +25,13 @@ from m3jax.train.objectives import (
     objective,
     passage_keys,
 )
-from m3jax.train.optimizer import join_params, make_optimizer, parts, split_params
+from m3jax.train.optimizer import (
+    join_params,
+    make_optimizer,
+    parts,
+    split_params,
+    training_compute,
+)
 from m3jax.types import Targets
 
 FINETUNE = LossConfig(self_distill_start=0, mask_duplicates=False, padding_competes=True)
@@ -301,6 +307,58 @@ def test_frozen_parts_stay_and_biases_do_not_decay(model):
         assert bool((update != 0).any()) == decays, path
     whole = sharding.flatten(join_params(trained, frozen))
     assert whole.keys() == sharding.flatten(model.params).keys()
+
+
+def backward_lengths(jaxpr) -> set[int]:
+    """The lengths of all scans that run backward, at any depth."""
+    found = set()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan" and equation.params["reverse"]:
+            found.add(equation.params["length"])
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                found |= backward_lengths(inner)
+    return found
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_frozen_layers_cost_no_gradient_and_change_none(model, dropout):
+    """Loss and the gradients of what trains are those of the plain step; one layer of three is
+    gone through backward."""
+    config = OptimizerConfig(freeze_embeddings=True, freeze_layers=2)
+    batch, plain = make_batch(model), ComputeConfig()
+    trained, frozen = split_params(model.params, config, FINETUNE)
+    shape = model.config.encoder
+    noisy = dataclasses.replace(
+        model.config, encoder=dataclasses.replace(shape, dropout=0.1 if dropout else 0.0)
+    )
+
+    def step(compute):
+        def loss(trained):
+            key = jax.random.key(0) if dropout else None
+            return objective(
+                join_params(trained, frozen), batch, noisy, FINETUNE, 0,
+                compute=compute, dropout_key=key,
+            )[0]  # fmt: skip
+
+        return jax.jit(jax.value_and_grad(loss))
+
+    steps = step(plain), step(training_compute(plain, config))
+    assert [max(backward_lengths(f.trace(trained).jaxpr.jaxpr)) for f in steps] == [3, 1]
+    (want, wanted), (got, found) = (f(trained) for f in steps)
+    if dropout:  # other masks
+        assert np.isfinite(got) and got != want
+        return
+    assert got == pytest.approx(float(want), rel=1e-5)
+    wanted, found = sharding.flatten(cast(dict, wanted)), sharding.flatten(cast(dict, found))
+    for path, leaf in found.items():
+        full = wanted[path]
+        if path.startswith("encoder/layers/"):
+            assert not leaf[:2].any() and leaf[2:].any()
+            leaf, full = leaf[2:], full[2:]
+        np.testing.assert_allclose(leaf, full, rtol=2e-4, atol=1e-6, err_msg=path)
+    assert training_compute(plain, OptimizerConfig(freeze_layers=2)) == plain  # words still train
 
 
 @pytest.mark.usefixtures("optax_promotion")

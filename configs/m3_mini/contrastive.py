@@ -24,7 +24,7 @@ def config() -> TrainConfig:
         ),
         loss=LossConfig(heads=("dense",), self_distill=False, symmetric=True),
         optimizer=OptimizerConfig(
-            learning_rate=1e-4, warmup_ratio=0.1, layer_decay=0.9, freeze_positions=True
+            learning_rate=1e-4, warmup_ratio=0.1, layer_decay=0.9, freeze_embeddings=True
         ),
         save_every=40,
         log_every=10,

@@ -4,7 +4,8 @@
 
 runs it after the first stage and the mining of negatives. The sparse head starts from token weights
 that were fitted, not trained, and has a higher rate. Long documents stand in groups of their own.
-Self-distillation sets in after 60 steps on L.
+Self-distillation sets in after 60 steps on L. The lower half of the encoder keeps what the stage
+before taught it, and costs no backward pass.
 """
 
 from m3jax.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig
@@ -29,7 +30,8 @@ def config() -> TrainConfig:
             colbert_rate=4.0,
             warmup_ratio=0.1,
             layer_decay=0.9,
-            freeze_positions=True,
+            freeze_embeddings=True,
+            freeze_layers=6,
         ),
         save_every=40,
         log_every=10,

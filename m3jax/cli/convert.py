@@ -60,7 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prune.add_argument("--power", type=float, default=1.0, metavar="P",
                        help="below 1, languages with little text weigh more")  # fmt: skip
     prune.add_argument("--report", metavar="JSON", help="also write the table to a file")
-    action("quantize", _quantize, "SRC", "DST", "int8 rows, a quarter of the size")
+    quantize = action("quantize", _quantize, "SRC", "DST", "int8 rows, a quarter of the size")
+    quantize.add_argument("--word-bytes", type=int, metavar="N",
+                          help="of each word's embedding (default: its width); a quarter of the "
+                          "width costs little, train on from there")  # fmt: skip
     verify = action("verify", _verify, "A", "B", "compare all outputs of two models")
     verify.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"default: {TOLERANCE}")
     verify.add_argument("--torch", action="store_true", help="compute B by PyTorch (transformers)")
@@ -171,7 +174,7 @@ def _tell_spelling(rows, report: str | None) -> None:
 def _quantize(options: argparse.Namespace) -> int:
     from m3jax import pretrained
 
-    size = pretrained.save_int8(options.dst, pretrained.load(options.src))
+    size = pretrained.save_int8(options.dst, pretrained.load(options.src), options.word_bytes)
     return _say(options.dst, f"{size / 1e6:.1f} MB of weights")
 
 

@@ -3,6 +3,7 @@
 One safetensors file, a quarter of float32's size. A "row" is what one output of a matrix reads
 (one word of the embedding, one unit of a layer): w ~ scale * q, scale = max |w| / 127. A position
 table whose rows repeat (see `positions`) is stored once, with the place where it starts again.
+Where asked, words take fewer bytes yet (see `product`); a table that was made so stays as it is.
 """
 
 from pathlib import Path
@@ -11,21 +12,30 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from m3jax.convert import product
 from m3jax.sharding import flatten
 
 FILE = "model.int8.safetensors"
 _SCALE = ".scale"
+_BOOKS = ".books"  # beside the codes of `product`
 _ROWS = ".rows"  # [3]: rows in all, the first that repeats, how many repeat
 
 
-def write(directory: Path, params: dict) -> int:
-    """Writes `params` to `directory`; returns the file's size in bytes."""
+def write(directory: Path, params: dict, word_bytes: int | None = None) -> int:
+    """Writes `params` to `directory`; returns the file's size in bytes.
+
+    `word_bytes` for each word of the embedding, in place of one a number; ValueError where it does
+    not divide the width.
+    """
     tensors: dict[str, np.ndarray] = {}
     for path, leaf in flatten(params).items():
         array = np.asarray(leaf, np.float32)
         if _name(path) == "position" and (again := _repeats(array)):
             tensors[path + _ROWS] = np.array([len(array), *again], np.int64)
             array = array[: sum(again)]
+        if _name(path) == "word" and (coded := _product(array, word_bytes)):
+            tensors[path], tensors[path + _BOOKS] = coded
+            continue
         if not _is_matrix(path, array):
             tensors[path] = array.astype(np.float16)
             continue
@@ -49,7 +59,11 @@ def read(directory: Path) -> dict[str, np.ndarray]:
         with safe_open(str(path), framework="np") as handle:
             names = set(handle.keys())
             for name in sorted(names):
-                if name.endswith((_SCALE, _ROWS)):
+                if name.endswith((_SCALE, _ROWS, _BOOKS)):
+                    continue
+                if name + _BOOKS in names:
+                    books = handle.get_tensor(name + _BOOKS)
+                    out[name] = product.decode(handle.get_tensor(name), books)
                     continue
                 out[name] = handle.get_tensor(name).astype(np.float32)
                 if name + _SCALE in names:
@@ -61,6 +75,15 @@ def read(directory: Path) -> dict[str, np.ndarray]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read, is it complete? {error}") from error
     return out
+
+
+def _product(table: np.ndarray, parts: int | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Codes and books, where asked for or where they are the table exactly."""
+    if parts:
+        return product.fit(table, parts)
+    found = product.parts_of(table)
+    coded = product.fit(table, found) if found else None
+    return coded if coded and np.array_equal(product.decode(*coded), table) else None
 
 
 def _repeats(table: np.ndarray) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ The layers are stacked along a leading axis and scanned: one layer is traced and
 
 import functools
 from collections.abc import Callable
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -28,22 +29,36 @@ class Encoder(nn.Module):
         hidden = Embeddings(self.config, self.compute, name="embeddings")(
             jnp.asarray(batch.token_ids), jnp.asarray(batch.positions), deterministic
         )
-        # prevent_cse is for loops that are not scanned; inside a scan it only costs.
-        layer = (
-            nn.remat(Layer, prevent_cse=False, static_argnums=(4,)) if self.compute.remat else Layer
-        )
-        stack = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
-            length=self.config.layers,
-            unroll=min(self.compute.unroll, self.config.layers),
-        )
-        hidden, _ = stack(self.config, self.compute, name="layers")(
-            hidden, jnp.asarray(batch.segment_ids), jnp.asarray(batch.lengths), deterministic
-        )
+        layers, frozen = self.config.layers, min(self.compute.frozen_layers, self.config.layers)
+        arguments = (jnp.asarray(batch.segment_ids), jnp.asarray(batch.lengths), deterministic)
+        if not frozen or self.is_initializing():
+            stack = _stack(self.compute, layers)(self.config, self.compute, name="layers")
+            return stack(hidden, *arguments)[0]
+        # Two scans over pieces of the one stack: the first is left out of the backward pass.
+        params = self.variables["params"]["layers"]
+        pieces = ((0, frozen), (frozen, layers)) if frozen < layers else ((0, frozen),)
+        for first, last in pieces:
+            piece = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], params)
+            rngs = None if deterministic else {"dropout": self.make_rng("dropout")}
+            stack = _stack(self.compute, last - first)(self.config, self.compute, parent=None)
+            result = stack.apply({"params": piece}, hidden, *arguments, rngs=rngs)
+            hidden = cast(tuple[jax.Array, None], result)[0]
+            hidden = jax.lax.stop_gradient(hidden) if not first else hidden
         return hidden
+
+
+def _stack(compute: ComputeConfig, layers: int) -> Callable[..., Any]:
+    """`Layer`, so many times, its parameters stacked along the first axis."""
+    # prevent_cse is for loops that are not scanned; inside a scan it only costs.
+    layer = nn.remat(Layer, prevent_cse=False, static_argnums=(4,)) if compute.remat else Layer
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
+        length=layers,
+        unroll=min(compute.unroll, layers),
+    )
 
 
 class Embeddings(nn.Module):

@@ -5,7 +5,8 @@ the interpreter's lock. `fast` lets the compiler reorder sums, which makes them 
 instructions; the order is the same for every row, so equal rows get equal scores.
 """
 
-# pyright: reportArgumentType=false, reportIndexIssue=false, reportRedeclaration=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportRedeclaration=false
 import inspect
 
 import numba
@@ -46,7 +47,7 @@ def _same(number):
 
 @compiled(inline="always")
 def _from_half(bits):
-    return _half(bits)  # pyright: ignore[reportCallIssue]
+    return _half(bits)
 
 
 def _make_dots(read):

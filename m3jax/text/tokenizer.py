@@ -4,9 +4,11 @@ Never imports JAX: data workers load this file.
 """
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +23,7 @@ FILES = (
     "sentencepiece.bpe.model",
     "added_tokens.json",
 )
+PACKED = "tokenizer.json.gz"  # in place of tokenizer.json in directories that are to be small
 _DEFAULT_SPECIAL = {
     "cls_token": "<s>",
     "pad_token": "<pad>",
@@ -81,17 +84,27 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """SHA-256 of tokenizer.json: equal for equal files, wherever they stand."""
-        path = self.directory / "tokenizer.json"
-        data = path.read_bytes() if path.is_file() else self.backend.to_str().encode()
-        return hashlib.sha256(data).hexdigest()
+        return hashlib.sha256(self._file()).hexdigest()
 
-    def save(self, directory: Path) -> None:
-        """Copies the tokenizer's files; writes tokenizer.json where it was made on the fly."""
+    def save(self, directory: Path, packed: bool = False) -> None:
+        """Copies the tokenizer's files; writes tokenizer.json where it was made on the fly.
+
+        `packed`: only what `load` needs, tokenizer.json compressed.
+        """
         for name in FILES:
-            if (self.directory / name).is_file():
-                shutil.copyfile(self.directory / name, directory / name)
-        if not (directory / "tokenizer.json").is_file():
-            self.backend.save(str(directory / "tokenizer.json"))
+            source = self.directory / name
+            if source.is_file() and not (packed and name.startswith(("tokenizer.", "sentence"))):
+                shutil.copyfile(source, directory / name)
+        if packed:
+            # No time in the header: equal models are equal files.
+            (directory / PACKED).write_bytes(gzip.compress(self._file(), 9, mtime=0))
+        elif not (directory / "tokenizer.json").is_file():
+            (directory / "tokenizer.json").write_bytes(self._file())
+
+    def _file(self) -> bytes:
+        """tokenizer.json as it was read, or as it would be written."""
+        found = _read_file(self.directory)
+        return self.backend.to_str(pretty=True).encode() if found is None else found
 
     def _pieces(self, texts: list[str]) -> list[list[int]]:
         return [e.ids for e in self._encodings(texts)]
@@ -117,12 +130,13 @@ class Tokenizer:
 def load(directory: Path | str) -> Tokenizer:
     """The tokenizer in `directory`; FileNotFoundError names what is missing."""
     directory = Path(directory)
-    path = directory / "tokenizer.json"
-    if path.is_file():
+    if (data := _read_file(directory)) is not None:
         try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
+            backend = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:  # the library raises a bare Exception
-            raise ValueError(f"{path} is not a readable tokenizer: {error}") from error
+            raise ValueError(
+                f"{directory / 'tokenizer.json'} is not a readable tokenizer: {error}"
+            ) from error
         backend.no_truncation()
         backend.no_padding()
     elif (directory / "sentencepiece.bpe.model").is_file():
@@ -144,6 +158,18 @@ def load(directory: Path | str) -> Tokenizer:
     return Tokenizer(
         backend, ids["cls_token"], ids["pad_token"], ids["eos_token"], ids["unk_token"], directory
     )
+
+
+def _read_file(directory: Path) -> bytes | None:
+    """What tokenizer.json holds, packed or not; None where neither is there."""
+    if (directory / "tokenizer.json").is_file():
+        return (directory / "tokenizer.json").read_bytes()
+    if not (directory / PACKED).is_file():
+        return None
+    try:
+        return gzip.decompress((directory / PACKED).read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{directory / PACKED} cannot be read, is it complete? {error}") from error
 
 
 def _special_names(directory: Path) -> dict[str, str]:

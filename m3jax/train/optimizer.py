@@ -1,13 +1,16 @@
 """AdamW: a learning rate for each part and layer, no decay where none belongs, and what is frozen.
 
 What does not train is taken out of the tree before gradients are computed: it costs neither a
-gradient nor moments. Of a stack of layers only some may be frozen; those get zero updates.
+gradient nor moments. Of a stack of layers only some may be frozen; those get zero updates, and
+cost no gradient where the embeddings below them do not train either.
 """
+
+import dataclasses
 
 import jax.numpy as jnp
 import optax
 
-from m3jax.config import LossConfig, OptimizerConfig
+from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig
 from m3jax.model.m3 import Params
 from m3jax.sharding import flatten, map_params, unflatten
 
@@ -73,6 +76,13 @@ def split_params(
     if not trained:
         raise ValueError("nothing is left to train: the config freezes every part")
     return unflatten(trained), unflatten({p: x for p, x in flat.items() if p not in trained})
+
+
+def training_compute(compute: ComputeConfig, config: OptimizerConfig) -> ComputeConfig:
+    """No gradient goes through frozen layers with nothing below them that trains."""
+    if not (config.freeze_layers and config.freeze_embeddings):
+        return compute
+    return dataclasses.replace(compute, frozen_layers=config.freeze_layers)
 
 
 def join_params(trained: Params, frozen: Params) -> Params:

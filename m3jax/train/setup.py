@@ -20,7 +20,7 @@ from m3jax.text import datasets
 from m3jax.text.training import Feed
 from m3jax.train import sizing
 from m3jax.train.feeding import part_of
-from m3jax.train.optimizer import make_optimizer, make_schedule
+from m3jax.train.optimizer import make_optimizer, make_schedule, training_compute
 from m3jax.train.step import (
     Trainer,
     TrainState,
@@ -129,17 +129,18 @@ def write_config(config: TrainConfig, workdir: Path) -> None:
 
 def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, feed: Feed) -> Run:
     params, loss = start.params, None
+    compute = training_compute(config.compute, config.optimizer)
     keys = jax.random.split(jax.random.key(config.seed))
     if config.objective == "retromae":
         if not feed.texts_only:
             raise ValueError('objective "retromae" trains on plain texts: {"text": ...} a line')
         params = params | _extra_params(start, keys[0], mesh)
-        gradients = retromae_gradients(start.config, config.retromae, config.compute)
+        gradients = retromae_gradients(start.config, config.retromae, compute)
     else:
         if feed.texts_only:
             raise ValueError('objective "m3" trains on pairs: {"query": ..., "pos": [...]} a line')
         loss = config.loss
-        gradients = m3_gradients(start.config, loss, config.step, config.compute, mesh)
+        gradients = m3_gradients(start.config, loss, config.step, compute, mesh)
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     trainer = make_trainer(gradients, optimizer, config.optimizer, loss, schedule, mesh, params)

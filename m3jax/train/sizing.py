@@ -22,7 +22,7 @@ from m3jax.model.m3 import abstract_params
 from m3jax.model.retromae import abstract_retromae
 from m3jax.text.layout import Spec, Tokenised, padded
 from m3jax.train.gradcache import parts_of
-from m3jax.train.optimizer import make_optimizer, make_schedule
+from m3jax.train.optimizer import make_optimizer, make_schedule, training_compute
 from m3jax.train.step import m3_gradients, make_trainer, retromae_gradients, state_sharding
 
 FILE = "sizes.json"
@@ -147,12 +147,13 @@ def compiled_step(
     config: TrainConfig, model: M3Config, mesh: Mesh, queries: int, widths: tuple[int, int]
 ) -> Any:
     """The program of one optimiser step, from shapes."""
+    compute = training_compute(config.compute, config.optimizer)
     if config.objective == "retromae":
         like = abstract_params(model) | abstract_retromae(model)
-        loss, gradients = None, retromae_gradients(model, config.retromae, config.compute)
+        loss, gradients = None, retromae_gradients(model, config.retromae, compute)
     else:
         like, loss = abstract_params(model), config.loss
-        gradients = m3_gradients(model, loss, config.step, config.compute, mesh)
+        gradients = m3_gradients(model, loss, config.step, compute, mesh)
     schedule = make_schedule(config.optimizer, 1000)
     optimizer = make_optimizer(config.optimizer, schedule)
     trainer = make_trainer(gradients, optimizer, config.optimizer, loss, schedule, mesh, like)

@@ -1,0 +1,148 @@
+"""[M3 Table 7] at small scale: what the stages before fine-tuning give.
+
+    python experiments/table7_stages.py --model START --contrastive PAIRS --data MINED \\
+        --eval EVAL [--layers 3] [--steps 300] [--seeds 1]
+
+START, PAIRS and MINED are made by experiments/train_m3_mini.py (WORK/start, contrastive.jsonl and
+mined.jsonl). The paper starts from XLM-R, which has seen no retrieval; an E5 backbone has, so that
+its layers would hide what the stages give. Here they are thrown away: the encoder has a few new
+layers over START's token embeddings (which it keeps: none could be learned from this little text)
+and goes through fine-tuning alone, RetroMAE and fine-tuning, and all three stages, the same number
+of steps in each. Run again after a stop, it goes on. Writes results/table7_stages.{json,md,png}.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from table6_self_distillation import MEASURE, measure, spread
+
+RESULTS = Path(__file__).parent / "results"
+CONFIGS = Path(__file__).parents[1] / "configs"
+WAYS = {
+    "fine-tune": ("finetune",),
+    "RetroMAE + fine-tune": ("retromae", "finetune"),
+    "RetroMAE + contrastive + fine-tune": ("retromae", "contrastive", "finetune"),
+}
+PAPER = {"fine-tune": 60.5, "RetroMAE + fine-tune": 66.1,
+         "RetroMAE + contrastive + fine-tune": 69.2}  # MIRACL nDCG@10, dense  # fmt: skip
+STAGES = {
+    "retromae": ("mini/retromae.py", ["data.batch_sizes=(24,)", "save_every=0"]),
+    "contrastive": ("m3_mini/contrastive.py", ["optimizer.layer_decay=1.0"]),
+    "finetune": ("m3_mini/finetune.py", ["optimizer.layer_decay=1.0"]),
+}
+RATE = "optimizer.learning_rate=3e-4"  # new layers
+
+
+def main() -> None:
+    """Trains every way, measures it, writes after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--contrastive", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--eval", required=True, type=Path)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300, help="of each stage")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--tasks", nargs="+", default=["xquad/de", "xquad/en", "qa/ja", "help/fr"])
+    parser.add_argument("--max-queries", type=int, default=100)
+    parser.add_argument("--passage-length", type=int, default=256)
+    parser.add_argument("--work", type=Path, default=Path("build/table7"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    texts = passages(options.contrastive, options.work / "texts.jsonl")
+    files = {"retromae": str(texts), "contrastive": options.contrastive, "finetune": options.data}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
+    for seed in range(options.seeds):
+        for name, stages in WAYS.items():
+            model, path = new_layers(options, seed), options.work / str(seed)
+            for stage in stages:
+                path = path / stage
+                model = train(stage, model, files[stage], path, seed, options.steps)
+            runs[name].append(measure(model, options))
+            write(options, runs)
+
+
+def new_layers(options: argparse.Namespace, seed: int) -> Path:
+    """The model's embeddings under layers that know nothing, and new heads."""
+    from m3jax import pretrained
+    from m3jax.model.m3 import init_params
+
+    path = options.work / str(seed) / "start"
+    if path.is_dir():
+        return path
+    model = pretrained.load(options.model)
+    encoder = dataclasses.replace(model.config.encoder, layers=options.layers)
+    config = dataclasses.replace(model.config, encoder=encoder)
+    params = init_params(config, jax.random.key(seed))
+    params["encoder"]["embeddings"] = model.params["encoder"]["embeddings"]
+    params["heads"]["sparse"] = model.params["heads"]["sparse"]
+    pretrained.save(path, dataclasses.replace(model, params=params, config=config, notes=()))
+    return path
+
+
+def passages(pairs: str, path: Path) -> Path:
+    """The passages of training pairs, alone."""
+    with open(pairs, encoding="utf-8") as stream:
+        texts = dict.fromkeys(json.loads(line)["pos"][0] for line in stream)
+    lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def train(stage: str, model: Path, data: str, workdir: Path, seed: int, steps: int) -> Path:
+    """`m3jax train`, as a user runs it; the model's directory."""
+    config, fields = STAGES[stage]
+    command = [sys.executable, "-m", "m3jax", "train", "--config", str(CONFIGS / config)]
+    command += ["--model", str(model), "--data", data, "--workdir", str(workdir)]
+    for field in (f"steps={steps}", f"seed={seed}", f"data.seed={seed}", RATE, *fields):
+        command += ["--set", field]
+    if not (workdir / "model").is_dir():
+        subprocess.run(command, check=True)
+    return workdir / "model"
+
+
+def write(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) -> None:
+    """Every seed's numbers, a table beside the paper's, bars."""
+    result = {"measure": MEASURE, "runs": runs, "layers": options.layers, "steps": options.steps,
+              "tasks": options.tasks, "max_queries": options.max_queries}  # fmt: skip
+    text = json.dumps(result, indent=1) + "\n"
+    (options.results / "table7_stages.json").write_text(text, encoding="utf-8")
+    heads = ("dense", "sparse", "multivector")
+    lines = ["# What the stages give, at small scale", "",
+             f"{MEASURE} in percent of an encoder of {options.layers} new layers over kept token "
+             f"embeddings, {options.steps} steps a stage. The paper's: MIRACL, dense.", "",
+             f"| stages | {' | '.join(heads)} | paper, dense |",
+             "|---|---:|---:|---:|---:|"]  # fmt: skip
+    for name, found in runs.items():
+        cells = [spread([row[head] for row in found]) for head in heads]
+        lines.append(f"| {' | '.join((name, *cells, str(PAPER[name])))} |")
+    path = options.results / "table7_stages.md"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw(options.results / "table7_stages.png", runs, heads)
+
+
+def draw(path: Path, runs: dict[str, list[dict[str, float]]], heads: tuple[str, ...]) -> None:
+    """A group of bars for each head."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.2), dpi=150)
+    axes = figure.subplots()
+    for place, (name, found) in enumerate(runs.items()):
+        means = [float(np.mean([row[head] for row in found] or [0])) for head in heads]
+        axes.bar([i + 0.27 * (place - 1) for i in range(len(heads))], means, 0.25, label=name)
+    axes.set_xticks(range(len(heads)), heads)
+    axes.set_ylabel(f"{MEASURE}, percent")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False)
+    figure.savefig(path, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
