@@ -10,8 +10,8 @@ colbert_score, one pair after another in PyTorch, on float32, and beside merely 
 candidates once. Dense: 262,144 documents of width 1024; beside the bare product in blocks, its
 output memory reused, and beside FAISS.
 
-What is possible in late interaction: the stored run needs 6.5 ms to read the float32 candidates once
-and 33 and 40 ms for the pairs in PyTorch (12 and 32 query vectors), so that nothing that keeps
+What is possible in late interaction: the stored run needs 6.5 ms to read the float32 candidates
+once and 33 and 40 ms for the pairs in PyTorch (12 and 32 query vectors), so that nothing that keeps
 float32 vectors can be 10 times as fast there; ours is 2.7 and 2.5 times, float16 6.1 and 3.3. int8
 codes meet 16-bit queries in integer products: 11 and 6.5 times. Ranking exactly (settled in
 float64) costs more where scores lie as close together as among these random vectors.
