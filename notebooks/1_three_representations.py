@@ -11,12 +11,19 @@
 # ---
 
 # %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/m3jax/m3jax/blob/main/notebooks/1_three_representations.ipynb)
+#
 # # One text, three representations
 # M3-Embedding reads a text once and gives a dense vector, a weight for each token and a vector for
 # each token. This notebook looks at all three, and at how they match a query with a passage.
 
 # %% tags=["install"]
-# From a clone of the repository, in this folder:
+# In this folder of a clone of the repository; on Colab it is cloned first.
+import os
+
+if "COLAB_RELEASE_TAG" in os.environ:
+    get_ipython().system("git clone -q https://github.com/m3jax/m3jax")
+    os.chdir("m3jax/notebooks")
 # %pip install -q "..[search,evaluate,torch]"
 
 # %%

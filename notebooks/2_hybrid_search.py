@@ -11,12 +11,19 @@
 # ---
 
 # %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/m3jax/m3jax/blob/main/notebooks/2_hybrid_search.ipynb)
+#
 # # Hybrid search over a multilingual corpus
 # 237 paragraphs in 15 languages and 43 questions that people asked, all in the package. Each method
 # searches; their hits stand side by side, and then their nDCG and recall.
 
 # %% tags=["install"]
-# From a clone of the repository, in this folder:
+# In this folder of a clone of the repository; on Colab it is cloned first.
+import os
+
+if "COLAB_RELEASE_TAG" in os.environ:
+    get_ipython().system("git clone -q https://github.com/m3jax/m3jax")
+    os.chdir("m3jax/notebooks")
 # %pip install -q "..[search,evaluate,torch]"
 
 # %%

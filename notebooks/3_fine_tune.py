@@ -11,12 +11,19 @@
 # ---
 
 # %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/m3jax/m3jax/blob/main/notebooks/3_fine_tune.ipynb)
+#
 # # Fine-tune on your own data, with self-distillation
 # Hard negatives are mined, the three heads are trained together, their sum teaches each of them;
 # the losses of each head are drawn, and retrieval is measured before and after.
 
 # %% tags=["install"]
-# From a clone of the repository, in this folder:
+# In this folder of a clone of the repository; on Colab it is cloned first.
+import os
+
+if "COLAB_RELEASE_TAG" in os.environ:
+    get_ipython().system("git clone -q https://github.com/m3jax/m3jax")
+    os.chdir("m3jax/notebooks")
 # %pip install -q "..[search,evaluate,torch]"
 
 # %%

@@ -11,12 +11,19 @@
 # ---
 
 # %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/m3jax/m3jax/blob/main/notebooks/4_convert_and_verify.ipynb)
+#
 # # Convert, and verify against PyTorch
 # A checkpoint goes to PyTorch's form and back, bit for bit; both sides then read the same texts in
 # many languages, and the largest difference of every output is shown.
 
 # %% tags=["install"]
-# From a clone of the repository, in this folder:
+# In this folder of a clone of the repository; on Colab it is cloned first.
+import os
+
+if "COLAB_RELEASE_TAG" in os.environ:
+    get_ipython().system("git clone -q https://github.com/m3jax/m3jax")
+    os.chdir("m3jax/notebooks")
 # %pip install -q "..[search,evaluate,torch]"
 
 # %%

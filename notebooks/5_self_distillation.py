@@ -11,13 +11,20 @@
 # ---
 
 # %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/m3jax/m3jax/blob/main/notebooks/5_self_distillation.ipynb)
+#
 # # Does self-distillation help? The paper's ablation, small
 # Table 6 of the paper: without self-distillation MIRACL falls from 69.2 to 68.7 (dense), from 53.9
 # to 36.7 (sparse) and from 70.5 to 69.3 (multi-vector). Here the same two runs on a few hundred
 # pairs and with minutes of training: expect the direction at best, and look at the intervals.
 
 # %% tags=["install"]
-# From a clone of the repository, in this folder:
+# In this folder of a clone of the repository; on Colab it is cloned first.
+import os
+
+if "COLAB_RELEASE_TAG" in os.environ:
+    get_ipython().system("git clone -q https://github.com/m3jax/m3jax")
+    os.chdir("m3jax/notebooks")
 # %pip install -q "..[search,evaluate,torch]"
 
 # %%

@@ -1,0 +1,39 @@
+"""The notebooks are short, in order, and run from top to bottom on the bundled model."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+jupytext = pytest.importorskip("jupytext", reason="pip install 'm3jax[notebooks]'")
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+import make_notebooks  # noqa: E402
+
+from m3jax import pretrained  # noqa: E402
+
+SOURCES = sorted(make_notebooks.NOTEBOOKS.glob("*.py"))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_cells_are_short_and_in_order(source):
+    """A badge, then what installs, then what picks model and size; hardly a function."""
+    cells = jupytext.read(source).cells
+    assert f"notebooks/{source.stem}.ipynb" in cells[0].source and "colab" in cells[0].source
+    code = [c for c in cells if c.cell_type == "code"]
+    assert "install" in code[0].metadata["tags"] and "%pip install" in code[0].source
+    assert 'MODEL = "m3-mini"' in code[1].source
+    for cell in code[1:]:
+        text = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_runs_from_top_to_bottom(source):
+    pytest.importorskip("nbclient", reason="pip install 'm3jax[notebooks]'")
+    if "m3-mini" not in pretrained.bundled_names():
+        pytest.skip("the bundled model is not part of this release yet")
+    make_notebooks.executed(source)
