@@ -8,7 +8,8 @@ the same command goes on after a stop:
 
 start        words in 96 bytes, 8,194 positions, heads: the identity and fitted token weights
 contrastive  configs/m3_mini/contrastive.py
-mine         two hard negatives a question, by the dense vectors of the stage before
+heads        the sparse head alone, over frozen hidden states
+mine         two hard negatives a question, by all scores of the stage before
 finetune     configs/m3_mini/finetune.py
 bundle       int8
 
@@ -31,22 +32,24 @@ import numpy as np
 WORD_BYTES = 96
 POSITIONS = 8194
 CONFIGS = Path(__file__).parents[1] / "configs" / "m3_mini"
-# (files, examples in all, name of their batches' source; "": each file is one). Files of one row
-# share the number in proportion to the roots of their sizes.
+# (files, examples in all, name of their batches' source; "": each file is one; "LANG": each
+# language). Files of one row share the number in proportion to the roots of their sizes.
 CONTRASTIVE = (
-    ("par_*_help*", 4000, "par_help"), ("par_*_mintaka*", 1500, "par_mintaka"),
-    ("par_*_tatoeba*", 2500, "par_tatoeba"), ("par_*_tanaka*", 500, "par_tanaka"),
-    ("ntrex/*", 9000, "ntrex"), ("xqa_*_afriqa*", 1500, "xqa_afriqa"),
-    ("xqa_*-de_mlqa*", 640, "xqa_de"), ("xqa_*-es_mlqa*", 640, "xqa_es"),
-    ("xqa_*-vi_mlqa*", 640, "xqa_vi"), ("xqa_*-zh_mlqa*", 640, "xqa_zh"),
-    ("qa_*", 3200, ""), ("help_*", 1600, ""),
+    ("par_*_help*", 2400, "par_help"), ("par_*_mintaka*", 900, "par_mintaka"),
+    ("par_*_tatoeba*", 1500, "par_tatoeba"), ("par_*_tanaka*", 300, "par_tanaka"),
+    ("ntrex/*", 5400, "ntrex"), ("xqa_*_afriqa*", 900, "xqa_afriqa"),
+    ("xqa_*-de_mlqa*", 384, "xqa_de"), ("xqa_*-es_mlqa*", 384, "xqa_es"),
+    ("xqa_*-vi_mlqa*", 384, "xqa_vi"), ("xqa_*-zh_mlqa*", 384, "xqa_zh"),
+    ("qa_*", 1920, ""), ("help_*", 960, ""),
 )  # fmt: skip
 FINETUNE = (
-    ("qa_*", 9000, ""), ("xqa_*_afriqa*", 900, "xqa_afriqa"), ("xqa_*_mlqa*", 1500, "xqa_mlqa"),
-    ("help_*", 1600, "help"), ("par_*_help*", 800, "par_help"), ("ntrex/*", 1600, "ntrex"),
-    ("long_*", 300, "long"),
+    ("qa_*", 4200, "LANG"), ("xqa_*_afriqa*", 450, "xqa_afriqa"),
+    ("xqa_*_mlqa*", 800, "xqa_mlqa"), ("help_*", 500, "help"), ("par_*_help*", 300, "par_help"),
+    ("ntrex/*", 400, "ntrex"), ("long_*", 80, "long"),
 )  # fmt: skip
-SHORT = 6000  # characters: longer passages stay only in long_* files
+RECIPES = {"contrastive": CONTRASTIVE, "finetune": FINETUNE}
+# Characters: longer passages stay only in long_* files.
+LONGEST = {"contrastive": 6000, "finetune": 1000}
 
 
 def main() -> None:
@@ -57,25 +60,25 @@ def main() -> None:
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--until", choices=("start", "contrastive", "mine", "finetune", "bundle"),
-                        default="bundle")  # fmt: skip
+    parser.add_argument("--until", default="bundle", choices=(
+        "start", "contrastive", "heads", "mine", "finetune", "bundle"))  # fmt: skip
     options = parser.parse_args()
     work, scale = options.work, 0.02 if options.smoke else options.scale
     fields = ["steps=4", "save_every=0"] if options.smoke else []
     steps = {
         "start": lambda: start(options.backbone, options.data, work),
         "contrastive": lambda: train("contrastive", work / "start",
-                                     sample(CONTRASTIVE, options.data, work / "contrastive.jsonl",
-                                            scale), work, fields),
-        "mine": lambda: mine(work, sample(FINETUNE, options.data, work / "finetune.jsonl", scale)),
-        "finetune": lambda: train("finetune", work / "contrastive" / "model",
-                                  work / "mined.jsonl", work, fields),
+                                     sample("contrastive", options.data, work, scale), work,
+                                     fields),
+        "heads": lambda: heads(options.data, work, scale),
+        "mine": lambda: mine(work, sample("finetune", options.data, work, scale)),
+        "finetune": lambda: train("finetune", work / "heads", work / "mined.jsonl", work, fields),
         "bundle": lambda: run("convert", "quantize", work / "finetune" / "model", work / "m3-mini"),
     }  # fmt: skip
-    outputs = {"start": "start", "contrastive": "contrastive/model", "mine": "mined.jsonl",
+    outputs = {"contrastive": "contrastive/model", "mine": "mined.jsonl",
                "finetune": "finetune/model", "bundle": "m3-mini"}  # fmt: skip
     for name, step in steps.items():
-        if not (work / outputs[name]).exists():
+        if not (work / outputs.get(name, name)).exists():
             print(f"-- {name}", flush=True)
             step()
         if name == options.until:
@@ -103,22 +106,28 @@ def start(backbone: Path, data: Path, work: Path) -> None:
     )
 
 
-def sample(recipe, data: Path, path: Path, scale: float) -> Path:
+def sample(stage: str, data: Path, work: Path, scale: float) -> Path:
     """The examples of a stage, by a fixed seed, in random order."""
+    path = work / f"{stage}.jsonl"
     if path.is_file():
         return path
     rows = []
-    for pattern, count, source in recipe:
+    for pattern, count, source in RECIPES[stage]:
         for line in pick(sorted(data.glob(f"{pattern}.jsonl.gz")), max(2, round(count * scale)), 1):
             record = json.loads(line)
-            if pattern.startswith("long") or len(record["pos"][0]) <= SHORT:
-                rows.append(record | {"source": source or record["file"]})
+            if pattern.startswith("long") or len(record["pos"][0]) <= LONGEST[stage]:
+                rows.append(record | {"source": named(source, record)})
     random.Random(2).shuffle(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".part")
     scratch.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
     os.replace(scratch, path)
     return path
+
+
+def named(source: str, record: dict) -> str:
+    """The source whose examples share a batch."""
+    return f"qa_{record['lang']}" if source == "LANG" else source or record["file"]
 
 
 def pick(files: list[Path], count: int, seed: int) -> list[str]:
@@ -136,9 +145,27 @@ def pick(files: list[Path], count: int, seed: int) -> list[str]:
     return out
 
 
+def heads(data: Path, work: Path, scale: float) -> None:
+    """A warm-up of the sparse head: it moves fast, and not through the encoder."""
+    from m3jax import pretrained
+    from m3jax.convert.heads import warm_up_sparse_head
+
+    model = pretrained.load(work / "contrastive" / "model")
+    rows = [json.loads(line) for line in pick(sorted(data.glob("qa_*")), round(4000 * scale), 3)]
+    random.Random(4).shuffle(rows)
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for row in rows:
+        if len(row["pos"][0]) <= LONGEST["contrastive"]:
+            groups.setdefault(row["lang"], []).append((row["query"], row["pos"][0]))
+    parts = [pairs[at : at + 250] for pairs in groups.values() for at in range(0, len(pairs), 250)]
+    parts = [part for part in parts if len(part) >= min(30, len(max(parts, key=len)))]
+    params = warm_up_sparse_head(model.params, model.config, model.tokenizer, parts)
+    pretrained.save(work / "heads", dataclasses.replace(model, params=params, notes=()))
+
+
 def mine(work: Path, questions: Path) -> None:
     """Hard negatives; where a language has few passages its whole pool serves."""
-    run("mine", "--model", work / "contrastive" / "model", "--input", questions, "--output",
+    run("mine", "--model", work / "heads", "--method", "all", "--input", questions, "--output",
         work / "mined.jsonl", "--range", "1-40", "--max-share", "0.97", "--negatives", 2,
         "--same-language", "--small-pools", "--passage-length", 160, "--report",
         work / "mined.json")  # fmt: skip

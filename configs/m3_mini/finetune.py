@@ -2,9 +2,9 @@
 
     python experiments/train_m3_mini.py --backbone DIR --data TRAIN --work WORK
 
-runs it after the first stage and the mining of negatives. The sparse head starts from token weights
-that were fitted, not trained, and has a higher rate. Long documents stand in groups of their own.
-Self-distillation sets in after 60 steps on L. The lower half of the encoder keeps what the stage
+runs it after the first stage and the mining of negatives. The sparse head starts from a warm-up of
+its own and has a higher rate. Long documents stand in groups of their own.
+Self-distillation sets in after 40 steps on L. The lower half of the encoder keeps what the stage
 before taught it, and costs no backward pass.
 """
 
@@ -17,13 +17,13 @@ def config() -> TrainConfig:
             group_size=2,
             query_length=48,
             passage_length=1024,
-            edges=(96, 256, 1024),
-            batch_sizes=(40, 20, 6),
+            edges=(384, 1024),
+            batch_sizes=(32, 4),
             layout="packed",
             row_width=256,
             drop_below=4,
         ),
-        loss=LossConfig(self_distill_start=60),
+        loss=LossConfig(self_distill_start=40),
         optimizer=OptimizerConfig(
             learning_rate=5e-5,
             sparse_rate=20.0,
