@@ -26,6 +26,7 @@ PAPER = {  # MIRACL nDCG@10 [M3 Table 5]: without, with
 }  # fmt: skip
 TASKS = ("xquad/de", "qa/ja", "xqa", "help/fr")
 MEASURE = "nDCG@10"
+COLOURS = ("#bbbbbb", "#4477aa", "#228833")
 
 
 def main() -> None:
@@ -101,7 +102,8 @@ def write(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) 
         lines.append(f"| {method} | {' | '.join((*cells, *map(str, PAPER[method])))} |")
     path = options.results / "table6_self_distillation.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draw(options.results / "table6_self_distillation.png", runs)
+    named = {f"{name} self-distillation": found for name, found in runs.items()}
+    draw(options.results / "table6_self_distillation.png", named)
 
 
 def spread(values: list[float]) -> str:
@@ -110,23 +112,23 @@ def spread(values: list[float]) -> str:
 
 
 def draw(path: Path, runs: dict[str, list[dict[str, float]]]) -> None:
-    """A bar for each head with and without, a dot a seed."""
+    """A group of bars for each head, one of each kind of run; a dot a seed."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, 3.2), dpi=150)
+    figure = Figure(figsize=(4.8, 3.2), dpi=150)
     axes = figure.subplots()
     for place, (name, found) in enumerate(runs.items()):
         for number, method in enumerate(METHODS):
             values = [row[method] for row in found]
             if values:
-                x = number + 0.4 * (place - 0.5)
-                axes.bar(x, np.mean(values), 0.36, color=("#bbbbbb", "#4477aa")[place],
-                         label=f"{name} self-distillation" if not number else None)  # fmt: skip
+                x = number + 0.8 * ((place + 0.5) / len(runs) - 0.5)
+                axes.bar(x, np.mean(values), 0.72 / len(runs), color=COLOURS[place],
+                         label=None if number else name)  # fmt: skip
                 axes.plot([x] * len(values), values, "k.", markersize=4)
     axes.set_xticks(range(len(METHODS)), METHODS)
     axes.set_ylabel(f"{MEASURE}, percent")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(path, bbox_inches="tight")
 
 

@@ -19,8 +19,7 @@ import sys
 from pathlib import Path
 
 import jax
-import numpy as np
-from table6_self_distillation import MEASURE, measure, spread
+from table6_self_distillation import MEASURE, METHODS, draw, measure, spread
 
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -114,34 +113,17 @@ def write(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) 
               "tasks": options.tasks, "max_queries": options.max_queries}  # fmt: skip
     text = json.dumps(result, indent=1) + "\n"
     (options.results / "table7_stages.json").write_text(text, encoding="utf-8")
-    heads = ("dense", "sparse", "multivector")
     lines = ["# What the stages give, at small scale", "",
              f"{MEASURE} in percent of an encoder of {options.layers} new layers over kept token "
              f"embeddings, {options.steps} steps a stage. The paper's: MIRACL, dense.", "",
-             f"| stages | {' | '.join(heads)} | paper, dense |",
+             f"| stages | {' | '.join(METHODS)} | paper, dense |",
              "|---|---:|---:|---:|---:|"]  # fmt: skip
     for name, found in runs.items():
-        cells = [spread([row[head] for row in found]) for head in heads]
+        cells = [spread([row[method] for row in found]) for method in METHODS]
         lines.append(f"| {' | '.join((name, *cells, str(PAPER[name])))} |")
     path = options.results / "table7_stages.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draw(options.results / "table7_stages.png", runs, heads)
-
-
-def draw(path: Path, runs: dict[str, list[dict[str, float]]], heads: tuple[str, ...]) -> None:
-    """A group of bars for each head."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 3.2), dpi=150)
-    axes = figure.subplots()
-    for place, (name, found) in enumerate(runs.items()):
-        means = [float(np.mean([row[head] for row in found] or [0])) for head in heads]
-        axes.bar([i + 0.27 * (place - 1) for i in range(len(heads))], means, 0.25, label=name)
-    axes.set_xticks(range(len(heads)), heads)
-    axes.set_ylabel(f"{MEASURE}, percent")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False)
-    figure.savefig(path, bbox_inches="tight")
+    draw(options.results / "table7_stages.png", runs)
 
 
 if __name__ == "__main__":

@@ -158,6 +158,7 @@ def heads(data: Path, work: Path, scale: float) -> None:
         if len(row["pos"][0]) <= LONGEST["contrastive"]:
             groups.setdefault(row["lang"], []).append((row["query"], row["pos"][0]))
     parts = [pairs[at : at + 250] for pairs in groups.values() for at in range(0, len(pairs), 250)]
+    # Small remainders teach little; a smoke run has nothing else.
     parts = [part for part in parts if len(part) >= min(30, len(max(parts, key=len)))]
     params = warm_up_sparse_head(model.params, model.config, model.tokenizer, parts)
     pretrained.save(work / "heads", dataclasses.replace(model, params=params, notes=()))

@@ -47,15 +47,9 @@ def fit_sparse_head(
     most = max(target.values())
     d = config.encoder.hidden_size
     gram, moment = np.zeros((d + 1, d + 1)), np.zeros(d + 1)
-    for bucket, height, rows in plan_padded([len(i) for i in token_ids], LADDER, 4096):
-        batch, _ = rows_of_tokens(
-            token_ids, rows, bucket, pad_id=config.encoder.pad_id, height=height
-        )
-        hidden = _encode(params, batch, config)
-        keep = np.asarray(lexical_mask(batch, config.special_ids))
-        x = np.asarray(hidden.astype(jnp.float32))[keep].astype(np.float64)
-        x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-        y = np.array([target[t] for t in batch.token_ids[keep].tolist()]) * LARGEST_WEIGHT / most
+    for _, tokens, states in _token_states(params, config, token_ids):
+        x = np.concatenate([states.astype(np.float64), np.ones((len(states), 1))], axis=1)
+        y = np.array([target[t] for t in tokens.tolist()]) * LARGEST_WEIGHT / most
         gram += x.T @ x
         moment += x.T @ y
     ridge = RIDGE * np.trace(gram) / (d + 1) * 1e-4
@@ -113,10 +107,15 @@ def _lexical_group(params, config, tokenizer, pairs, lengths):
     """Hidden states of the tokens that can match, and which cell of [text, term] each fills."""
     passages = list(dict.fromkeys(passage for _, passage in pairs))
     place = {passage: number for number, passage in enumerate(passages)}
-    sides = [
-        _token_states(params, config, tokenizer, texts, length)
-        for texts, length in zip(([q for q, _ in pairs], passages), lengths, strict=True)
-    ]
+    sides = []
+    for texts, length in zip(([query for query, _ in pairs], passages), lengths, strict=True):
+        found = [
+            (text, tokens, states.astype(np.float16))
+            for text, tokens, states in _token_states(
+                params, config, tokenizer.encode(texts, length)
+            )
+        ]
+        sides.append(tuple(np.concatenate(parts) for parts in zip(*found, strict=True)))
     terms = np.unique(sides[0][1])
     group = []
     for texts, tokens, states in sides:
@@ -127,20 +126,16 @@ def _lexical_group(params, config, tokenizer, pairs, lengths):
     return (*group, right), (len(pairs), len(passages), len(terms))
 
 
-def _token_states(params, config, tokenizer, texts, length):
-    """(text, token id, hidden state) of every token that has a lexical weight."""
-    token_ids = tokenizer.encode(texts, length)
-    found = []
+def _token_states(params, config, token_ids):
+    """Batch by batch: (text, token id, hidden state) of every token that has a lexical weight."""
     for bucket, height, rows in plan_padded([len(i) for i in token_ids], LADDER, 4096):
         batch, _ = rows_of_tokens(
             token_ids, rows, bucket, pad_id=config.encoder.pad_id, height=height
         )
-        hidden = _encode(params, batch, config)
+        hidden = np.asarray(_encode(params, batch, config).astype(jnp.float32))
         row, column = np.nonzero(np.asarray(lexical_mask(batch, config.special_ids)))
-        text = np.array([row[0] for row in rows])[row]
-        states = np.asarray(hidden)[row, column].astype(np.float16)
-        found.append((text, np.asarray(batch.token_ids)[row, column], states))
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+        text = np.array([texts[0] for texts in rows])[row]
+        yield text, np.asarray(batch.token_ids)[row, column], hidden[row, column]
 
 
 def _lexical_loss(head, group, sizes):

@@ -150,5 +150,8 @@ def table_rows(
 
 
 def layer_norm(config: EncoderConfig, name: str) -> nn.LayerNorm:
-    # use_fast_variance computes E[x^2] - E[x]^2, which cancels where PyTorch's two passes do not.
+    """(x - mean) / sqrt(var + eps) in float32, with a scale and a bias, as PyTorch's.
+
+    Two passes: the fast variance E[x^2] - E[x]^2 cancels where PyTorch's does not.
+    """
     return nn.LayerNorm(epsilon=config.eps, dtype=jnp.float32, use_fast_variance=False, name=name)
