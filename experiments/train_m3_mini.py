@@ -148,7 +148,7 @@ def pick(files: list[Path], count: int, seed: int) -> list[str]:
 def heads(data: Path, work: Path, scale: float) -> None:
     """A warm-up of the sparse head: it moves fast, and not through the encoder."""
     from m3jax import pretrained
-    from m3jax.convert.heads import warm_up_sparse_head
+    from m3jax.train.sparse_head import warm_up_sparse_head
 
     model = pretrained.load(work / "contrastive" / "model")
     rows = [json.loads(line) for line in pick(sorted(data.glob("qa_*")), round(4000 * scale), 3)]

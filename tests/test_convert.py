@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from tiny import TEXTS, write_tiny_model
 
 from m3jax import M3Embedder, checkpoint, pretrained, sharding
-from m3jax.convert.heads import fit_sparse_head, warm_up_sparse_head
+from m3jax.convert.heads import fit_sparse_head
 from m3jax.convert.names import ENCODER_ROWS, Source, from_torch
 from m3jax.convert.positions import extend_positions
 
@@ -249,34 +249,6 @@ def test_fitted_token_weights_follow_rarity(tmp_path):
     common = max((spelt.get(piece, 0.0) for piece in ("▁the", "▁sat")), default=0.0)
     rare = [w for piece, w in spelt.items() if piece not in ("▁the", "▁sat")]
     assert rare and common < 0.05 < max(rare) < 0.5
-
-
-def test_the_sparse_head_warms_up_to_rank_and_nothing_else_moves(tmp_path):
-    write_tiny_model(tmp_path / "plain", heads=False)
-    model = pretrained.load(tmp_path / "plain")
-    names = ["cat", "dog", "fox", "owl", "ant", "bee", "cow", "emu"]
-    pairs = [(f"the the {name}", f"{other} the sat {name} on the mat")
-             for name, other in zip(names, names[1:] + names[:1], strict=True)]  # fmt: skip
-
-    def margin(params) -> float:
-        embedder = M3Embedder(dataclasses.replace(model, params=params))
-        queries, passages = (
-            embedder.encode(list(texts), return_sparse=True)["lexical_weights"]
-            for texts in zip(*pairs, strict=True)
-        )
-        score = embedder.compute_lexical_matching_score
-        table = np.array([[score(q, p) for p in passages] for q in queries])
-        wrong = table[~np.eye(len(table), dtype=bool)].reshape(len(table), -1)
-        return float(np.mean(np.diag(table) - wrong.max(1)))
-
-    before = fit_sparse_head(model.params, model.config, model.tokenizer, [p for _, p in pairs])
-    after = warm_up_sparse_head(before, model.config, model.tokenizer, [pairs], epochs=40)
-    assert margin(after) > margin(before) + 0.01
-    old, new = (sharding.flatten(params) for params in (before, after))
-    moved = {name for name in old if not np.array_equal(old[name], new[name])}
-    assert moved == {"heads/sparse/kernel", "heads/sparse/bias"}
-    with pytest.raises(ValueError, match="two pairs or more"):
-        warm_up_sparse_head(before, model.config, model.tokenizer, [pairs[:1]])
 
 
 def test_colbert_width_comes_from_the_head(tmp_path):

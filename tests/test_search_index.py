@@ -158,7 +158,8 @@ def test_damage_is_named(tiny, tmp_path, file):
     build(tiny, RECORDS[:12], tmp_path / "i", shard_size=6)
     path = tmp_path / "i" / file
     data = path.read_bytes()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    # Not a byte that JSON needs: the second opening below reads a text now and then.
+    path.write_bytes(data[:-4] + bytes([data[-4] ^ 1]) + data[-3:])
     with pytest.raises(ValueError, match=f"{path} has other contents"):
         open_index(tmp_path / "i")
     open_index(tmp_path / "i", verify=False)  # as a large index is opened: sizes alone
