@@ -43,9 +43,9 @@ CONTRASTIVE = (
     ("qa_*", 1920, ""), ("help_*", 960, ""),
 )  # fmt: skip
 FINETUNE = (
-    ("qa_*", 4200, "LANG"), ("xqa_*_afriqa*", 450, "xqa_afriqa"),
-    ("xqa_*_mlqa*", 800, "xqa_mlqa"), ("help_*", 500, "help"), ("par_*_help*", 300, "par_help"),
-    ("ntrex/*", 400, "ntrex"), ("long_*", 80, "long"),
+    ("qa_*", 2400, "LANG"), ("xqa_*_afriqa*", 260, "xqa_afriqa"),
+    ("xqa_*_mlqa*", 450, "xqa_mlqa"), ("help_*", 290, "help"), ("par_*_help*", 170, "par_help"),
+    ("ntrex/*", 230, "ntrex"), ("long_*", 60, "long"),
 )  # fmt: skip
 RECIPES = {"contrastive": CONTRASTIVE, "finetune": FINETUNE}
 # Characters: longer passages stay only in long_* files.

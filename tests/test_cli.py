@@ -142,21 +142,25 @@ def test_encode_refuses_bad_input(tiny_dir, tmp_path, arguments, message):
     assert not manifest.exists() or not read_manifest(tmp_path / "out")["complete"]
 
 
-def test_convert_there_and_back_and_verify(tiny_dir, tmp_path):
-    run("convert", "from-hf", tiny_dir, tmp_path / "ours")
-    run("convert", "to-hf", tmp_path / "ours", tmp_path / "hf", "--dtype", "float32")
-    out = run("convert", "verify", tmp_path / "ours", tmp_path / "hf", "--torch",
+def test_convert_there_and_back_and_verify(tiny_dir, tmp_path, capsys):
+    def said(*arguments, code=0) -> str:
+        assert main([str(argument) for argument in arguments]) == code
+        return "".join(capsys.readouterr())
+
+    said("convert", "from-hf", tiny_dir, tmp_path / "ours")
+    said("convert", "to-hf", tmp_path / "ours", tmp_path / "hf", "--dtype", "float32")
+    out = said("convert", "verify", tmp_path / "ours", tmp_path / "hf", "--torch",
               "--max-length", 128, "--tolerance", "2e-5")  # fmt: skip
     assert "within the tolerance" in out and "sparse" in out
-    run("convert", "quantize", tmp_path / "ours", tmp_path / "small")
-    out = run("convert", "verify", tmp_path / "ours", tmp_path / "small", "--max-length", 128,
+    said("convert", "quantize", tmp_path / "ours", tmp_path / "small")
+    out = said("convert", "verify", tmp_path / "ours", tmp_path / "small", "--max-length", 128,
               "--tolerance", "1e-6", code=1)  # fmt: skip
     assert "BEYOND the tolerance" in out
-    run("convert", "extend-positions", tmp_path / "hf", tmp_path / "long", "--to", 402)
+    said("convert", "extend-positions", tmp_path / "hf", tmp_path / "long", "--to", 402)
     assert (tmp_path / "long" / "config.json").is_file()  # the format of its source
-    assert "400" in run("info", tmp_path / "long")
-    assert "has heads already" in run("convert", "init-heads", tiny_dir, tmp_path / "x", code=1)
-    assert "already exists" in run("convert", "from-hf", tiny_dir, tmp_path / "ours", code=1)
+    assert "400" in said("info", tmp_path / "long")
+    assert "has heads already" in said("convert", "init-heads", tiny_dir, tmp_path / "x", code=1)
+    assert "already exists" in said("convert", "from-hf", tiny_dir, tmp_path / "ours", code=1)
 
 
 def test_quickstart_answers_in_many_languages(tiny_dir, tmp_path):

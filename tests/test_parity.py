@@ -132,9 +132,10 @@ def test_bfloat16_stays_close(tiny_dir, tiny):
     assert ((a * b).sum(axis=1) >= 0.999).all()
 
 
-def test_real_encoder_equals_torch_on_real_texts(backbone_dir, data_dir, tmp_path):
-    """The pretrained backbone with fixed random heads, 200 texts in 20 languages and more."""
-    texts = real_texts(data_dir, 200)
+@pytest.mark.parametrize("count", [70, pytest.param(200, marks=pytest.mark.slow)])
+def test_real_encoder_equals_torch_on_real_texts(backbone_dir, data_dir, tmp_path, count):
+    """The pretrained backbone with fixed random heads, texts in 20 languages and more."""
+    texts = real_texts(data_dir, count)
     loaded = pretrained.load(backbone_dir, mesh=one_device())
     rng = np.random.default_rng(0)
     heads = {

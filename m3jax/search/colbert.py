@@ -93,13 +93,18 @@ def exact_scores_at(
 
 
 def error_bound(query: Float[np.ndarray, "i c"], documents: RaggedRows) -> float:
-    """How far `scores_at` may lie from `exact_scores_at`."""
+    """How far `scores_at` may lie from `exact_scores_at`.
+
+    A query vector that is off by e moves its best match by |e| |row| at most, and s_mul by the mean
+    of these. int8 rows meet vectors that were rounded to integers first.
+    """
     if not len(query) or not len(documents.rows):
         return 0.0
-    longest = float(np.linalg.norm(query, axis=1).max())
-    off = rounding(query.shape[1] + 4) * longest
+    off = rounding(query.shape[1] + 4) * float(np.linalg.norm(query, axis=1).mean())
     if any(part.dtype == np.int8 for part in documents.rows.parts):
-        off += float(_to_int16(query)[1].max()) / 2 * query.shape[1] ** 0.5
+        codes, factors = _to_int16(query)
+        lost = query - codes * factors[:, None].astype(np.float64)
+        off += float(np.linalg.norm(lost, axis=1).mean())
     return 1.01 * off * documents.rows.largest_norm
 
 
