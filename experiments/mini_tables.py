@@ -32,7 +32,9 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--families", nargs="+", help="fewer families, or FAMILY/TASK")
     parser.add_argument("--max-queries", type=int, default=200, help="of a set; 0: all")
     parser.add_argument("--passage-length", type=int, default=512)
-    parser.add_argument("--weights", help="of the fused methods: D,S,M or a preset")
+    parser.add_argument(
+        "--weights", help="of the fused methods: D,S,M or a preset (default: the model's)"
+    )
     parser.add_argument("--work", type=Path, default=Path("build/tables"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser
@@ -73,8 +75,11 @@ def baseline(options: argparse.Namespace, tasks: list[Task]) -> list[Result]:
 def m3_settings(options: argparse.Namespace, **changes) -> Settings:
     """Settings of the M3 model's results."""
     from m3jax.cli.options import parse_weights
+    from m3jax.search.fuse import PRESETS
 
-    weights = parse_weights(options.weights, "all") if options.weights else None
+    weights = options.weights or ("m3-mini" if options.model == "m3-mini" else None)
+    if weights and weights not in PRESETS:
+        weights = parse_weights(weights, "all")
     values = {"methods": M3_METHODS, "passage_length": options.passage_length, "weights": weights}
     return Settings(**(values | changes))
 

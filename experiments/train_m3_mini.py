@@ -48,6 +48,10 @@ FINETUNE = (
     ("ntrex/*", 230, "ntrex"), ("long_*", 60, "long"),
 )  # fmt: skip
 RECIPES = {"contrastive": CONTRASTIVE, "finetune": FINETUNE}
+# Not fine-tuned on: questions that only their own passage gives a sense ("What did the author
+# think?"), so that many other passages answer them as well; texts whose licence forbids derived
+# works, or that have none upstream.
+LEFT_OUT = {"squadshifts-amazon", "squadshifts-reddit", "qnlieu", "korquad-long", "tquad-long"}
 # Characters: longer passages stay only in long_* files.
 LONGEST = {"contrastive": 6000, "finetune": 1000}
 
@@ -115,6 +119,8 @@ def sample(stage: str, data: Path, work: Path, scale: float) -> Path:
     for pattern, count, source in RECIPES[stage]:
         for line in pick(sorted(data.glob(f"{pattern}.jsonl.gz")), max(2, round(count * scale)), 1):
             record = json.loads(line)
+            if stage == "finetune" and record["source"] in LEFT_OUT:
+                continue
             if pattern.startswith("long") or len(record["pos"][0]) <= LONGEST[stage]:
                 rows.append(record | {"source": named(source, record)})
     random.Random(2).shuffle(rows)

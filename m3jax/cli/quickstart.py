@@ -29,19 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Encodes the corpus, answers the questions, prints a table a question and a summary."""
-    from m3jax import pretrained
     from m3jax.cli import tables
     from m3jax.search.scan import scan, top
     from m3jax.text import sample
 
-    if options.model is None:
-        options.model = BUNDLED
-        if BUNDLED not in pretrained.bundled_names():
-            raise FileNotFoundError(
-                f"this release does not carry the model {BUNDLED!r} yet; name another one:\n"
-                "  m3jax quickstart --model BAAI/bge-m3      from the Hugging Face hub (2.3 GB)\n"
-                "  m3jax quickstart --model DIR              a directory with an XLM-RoBERTa model"
-            )
+    options.model = options.model or BUNDLED
     console = tables.wide_console()
     start = time.perf_counter()
     passages, questions = sample.passages(), sample.questions()

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="D,S,M",
-        help="dense,sparse,multi-vector, or miracl, mkqa, mldr, narrativeqa (default: 1,0.3,1)",
+        help="or one of miracl, mkqa, mldr, narrativeqa, m3-mini (default: 1,0.3,1)",
     )
     parser.add_argument(
         "--fusion", choices=("weighted", "rrf", "minmax", "zscore"), default="weighted",
