@@ -27,7 +27,7 @@ _LONG = {
 # The bundled model's multi-vector head is its strongest (experiments/m3_mini_weights.py).
 _MINI = {
     "dense+sparse": HeadWeights(dense=1.0, sparse=0.3, colbert=0.0),
-    "all": HeadWeights(dense=0.1, sparse=0.3, colbert=1.0),
+    "all": HeadWeights(dense=0.2, sparse=0.2, colbert=1.0),
 }
 # Benchmark -> method -> weights, from the ACL 2024 text; and the bundled model's.
 PRESETS: Mapping[str, Mapping[str, HeadWeights]] = {
