@@ -63,16 +63,24 @@ def executed(source: Path, model: str | None = None):
     for cell in installing:
         cell.source = kept[id(cell)]
     for cell in notebook.cells:
-        cell["outputs"] = [_tidy(o, scratch) for o in cell.get("outputs", [])] or []
+        outputs = [_tidy(o, scratch) for o in cell.get("outputs", [])]
+        cell["outputs"] = [o for o in outputs if "TqdmWarning" not in o.get("text", "")]
         if cell.cell_type != "code":
             del cell["outputs"]
     return notebook
 
 
 def _tidy(output, scratch: str):
-    """Without progress that was written over, and without the scratch folder's name."""
+    """Without progress that was written over, and without the names of this machine's folders."""
+
+    def clean(text: str) -> str:
+        return MOVING.sub("", text).replace(scratch, "..").replace(str(ROOT.resolve()), "m3jax")
+
     if "text" in output:
-        output["text"] = MOVING.sub("", output["text"]).replace(scratch, "..")
+        output["text"] = clean(output["text"])
+    for kind, value in output.get("data", {}).items():
+        if kind.startswith("text/"):
+            output["data"][kind] = clean(value)
     return output
 
 
