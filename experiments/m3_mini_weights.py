@@ -13,7 +13,7 @@ import random
 import shutil
 from pathlib import Path
 
-from train_m3_mini import pick, run
+from train_m3_mini import head_rows, pick, run
 
 FILES = (
     "qa_ja_jaquad", "qa_zh_cmrc2018", "qa_id_idkmrc", "qa_th_iapp", "qa_fa_pquad", "qa_de_mlqa",
@@ -33,18 +33,18 @@ def main() -> None:
     folder = options.work / "dev"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_task(options.data, used(options.work), folder)
+    write_task(options.data, used(options.data, options.work), folder)
     run("index", "--model", options.model, "--corpus", folder / "corpus.jsonl", "--output",
         folder / "index", "--max-length", 256)  # fmt: skip
     run("tune-weights", "--index", folder / "index", "--queries", folder / "queries.jsonl",
         "--qrels", folder / "qrels.tsv")  # fmt: skip
 
 
-def used(work: Path) -> set[str]:
-    """The passages of the training files."""
+def used(data: Path, work: Path) -> set[str]:
+    """The passages of every stage of the training."""
     files = (work / "contrastive.jsonl", work / "finetune.jsonl")
     rows = (json.loads(line) for file in files for line in file.open(encoding="utf-8"))
-    return {row["pos"][0] for row in rows}
+    return {row["pos"][0] for row in (*rows, *head_rows(data, 1.0))}
 
 
 def write_task(data: Path, seen: set[str], folder: Path) -> None:

@@ -77,7 +77,7 @@ def m3_settings(options: argparse.Namespace, **changes) -> Settings:
     from m3jax.cli.options import parse_weights
     from m3jax.search.fuse import PRESETS
 
-    weights = options.weights or ("m3-mini" if options.model == "m3-mini" else None)
+    weights = options.weights or (options.model if options.model in PRESETS else None)
     if weights and weights not in PRESETS:
         weights = parse_weights(weights, "all")
     values = {"methods": M3_METHODS, "passage_length": options.passage_length, "weights": weights}

@@ -157,10 +157,8 @@ def heads(data: Path, work: Path, scale: float) -> None:
     from m3jax.train.sparse_head import warm_up_sparse_head
 
     model = pretrained.load(work / "contrastive" / "model")
-    rows = [json.loads(line) for line in pick(sorted(data.glob("qa_*")), round(4000 * scale), 3)]
-    random.Random(4).shuffle(rows)
     groups: dict[str, list[tuple[str, str]]] = {}
-    for row in rows:
+    for row in head_rows(data, scale):
         if len(row["pos"][0]) <= LONGEST["contrastive"]:
             groups.setdefault(row["lang"], []).append((row["query"], row["pos"][0]))
     parts = [pairs[at : at + 250] for pairs in groups.values() for at in range(0, len(pairs), 250)]
@@ -168,6 +166,13 @@ def heads(data: Path, work: Path, scale: float) -> None:
     parts = [part for part in parts if len(part) >= min(30, len(max(parts, key=len)))]
     params = warm_up_sparse_head(model.params, model.config, model.tokenizer, parts)
     pretrained.save(work / "heads", dataclasses.replace(model, params=params, notes=()))
+
+
+def head_rows(data: Path, scale: float) -> list[dict]:
+    """What the sparse head warms up on, in random order."""
+    rows = [json.loads(line) for line in pick(sorted(data.glob("qa_*")), round(4000 * scale), 3)]
+    random.Random(4).shuffle(rows)
+    return rows
 
 
 def mine(work: Path, questions: Path) -> None:

@@ -118,7 +118,7 @@ def resolve(name_or_dir: str | Path, cache_dir: str | None = None) -> Path:
     if name in bundled_names():
         return Path(str(resources.files("m3jax") / "assets" / name))
     if not _HUB_NAME.fullmatch(name) or path.is_absolute() or name.startswith("."):
-        bundled = ", ".join(bundled_names()) or "none yet"
+        bundled = ", ".join(bundled_names())
         raise FileNotFoundError(
             f"no model {name!r}: not a directory, not a bundled model ({bundled}), and not of the "
             "form owner/name of the Hugging Face hub"

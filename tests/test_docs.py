@@ -279,10 +279,6 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 def runnable(words: list[str]) -> bool:
     if any(word in NOT_RUN for word in words):
         return False
-    from m3jax.pretrained import bundled_names
-
-    if words[:2] == ["m3jax", "quickstart"] and "--model" not in words:
-        return "m3-mini" in bundled_names()
     return words[0] == "m3jax"
 
 

@@ -10,8 +10,6 @@ jupytext = pytest.importorskip("jupytext", reason="pip install 'm3jax[notebooks]
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import make_notebooks  # noqa: E402
 
-from m3jax import pretrained  # noqa: E402
-
 SOURCES = sorted(make_notebooks.NOTEBOOKS.glob("*.py"))
 
 
@@ -34,6 +32,4 @@ def test_cells_are_short_and_in_order(source):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(source):
     pytest.importorskip("nbclient", reason="pip install 'm3jax[notebooks]'")
-    if "m3-mini" not in pretrained.bundled_names():
-        pytest.skip("the bundled model is not part of this release yet")
     make_notebooks.executed(source)

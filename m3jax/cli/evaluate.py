@@ -74,7 +74,9 @@ def _add_protocol(group: Any) -> None:
     group.add_argument("--passage-length", type=int, metavar="TOKENS")
     add_cls_every(group)
     group.add_argument(
-        "--weights", metavar="D,S,M", help="of fused methods, or miracl, mkqa, mldr, m3-mini"
+        "--weights",
+        metavar="D,S,M",
+        help="of fused methods, or miracl, mkqa, mldr, narrativeqa, m3-mini",
     )
     group.add_argument(
         "--fusion", choices=("weighted", "rrf", "minmax", "zscore"), default="weighted"
