@@ -29,7 +29,9 @@ if "COLAB_RELEASE_TAG" in os.environ:
 # %%
 MODEL = "m3-mini"  # or "BAAI/bge-m3", or a directory
 SIZE = "small"  # "small": minutes on two cores; "large": the config's own number of steps
-STEPS = {"small": 60, "large": 300}[SIZE]
+STEPS = {"small": 45, "large": 300}[SIZE]
+BATCHES = {"small": ["data.passage_length=128", "data.edges=(128,)", "data.batch_sizes=(8,)"],
+           "large": []}[SIZE]  # fmt: skip
 
 # %%
 import json
@@ -94,8 +96,7 @@ main(["mine", "--model", MODEL, *files, *rules])
 # %%
 arguments = ["--config", "../configs/mini/finetune.py", "--model", MODEL]
 arguments += ["--data", str(WORK / "mined.jsonl"), "--workdir", str(WORK / "run")]
-changes = [f"steps={STEPS}", f"loss.self_distill_start={STEPS // 3}", "data.group_size=3"]
-for change in changes:
+for change in (f"steps={STEPS}", f"loss.self_distill_start={STEPS // 3}", *BATCHES):
     arguments += ["--set", change]
 main(["train", *arguments])
 

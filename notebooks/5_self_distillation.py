@@ -30,7 +30,9 @@ if "COLAB_RELEASE_TAG" in os.environ:
 # %%
 MODEL = "m3-mini"  # or "BAAI/bge-m3", or a directory
 SIZE = "small"  # "small": minutes on two cores; "large": the config's own number of steps
-STEPS = {"small": 60, "large": 300}[SIZE]
+STEPS = {"small": 45, "large": 300}[SIZE]
+BATCHES = {"small": ["data.passage_length=128", "data.edges=(128,)", "data.batch_sizes=(12,)"],
+           "large": []}[SIZE]  # fmt: skip
 SEEDS = {"small": [0], "large": [0, 1, 2]}[SIZE]
 
 # %%
@@ -86,7 +88,7 @@ common += ["--set", "data.group_size=1", "--set", f"loss.self_distill_start={STE
 runs = [(f"{name}-{seed}", seed, distill) for seed in SEEDS
         for name, distill in (("without", False), ("with", True))]  # fmt: skip
 for name, seed, distill in runs:
-    changes = [f"loss.self_distill={distill}", f"seed={seed}", f"data.seed={seed}"]
+    changes = [f"loss.self_distill={distill}", f"seed={seed}", f"data.seed={seed}", *BATCHES]
     extra = [part for change in changes for part in ("--set", change)]
     main(["train", *common, *extra, "--workdir", str(WORK / "ablation" / name)])
 

@@ -67,6 +67,22 @@ def test_both_engines_return_the_same_bits(monkeypatch, block):
         np.testing.assert_array_equal(sparse.scores_at(queries, i, index, some), scores[some])
 
 
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_one_query_is_split_over_the_cores(monkeypatch, cores):
+    """The stretches' best together are those of the whole, ties by document order."""
+    monkeypatch.setattr(sparse, "BLOCK", 64)
+    monkeypatch.setattr(sparse, "cores", lambda: cores)
+    dense = random_matrix(3000, 50, 0.2, 0).toarray()
+    dense[1400:1600] = dense[2900:3000] = dense[7]
+    index = sparse.build(lambda: [matrix(dense)])
+    queries = random_matrix(20, 50, 0.2, 1)
+    assert len(sparse._parts(index.size, 1)) == cores
+    for i, (want, scores) in enumerate(expected(queries, matrix(dense), 150)):
+        hits = sparse.search(queries[[i]], index, 150, engine="numba")
+        np.testing.assert_array_equal(hits.documents[0], want)
+        np.testing.assert_array_equal(hits.scores[0], scores[want])
+
+
 def test_all_documents_tie_at_the_cut():
     """More equal scores than the kernel keeps, some better ones at the very end."""
     values = np.ones((5000, 1), np.float32)
@@ -74,7 +90,7 @@ def test_all_documents_tie_at_the_cut():
     index = sparse.build(lambda: [matrix(values)])
     found, _ = kernels.lexical_top(
         index.offsets[:1], index.offsets[1:], np.ones(1), index.largest.astype(float),
-        index.documents, index.weights, 5000, 20, 8,
+        index.documents, index.weights, 0, 5000, 20, 8,
     )  # fmt: skip
     assert {*range(4990, 5000), *range(10)} <= set(found.tolist()) and len(found) < 60
     for engine in ENGINES:

@@ -13,12 +13,12 @@ output memory reused, and beside FAISS.
 The third comparison of late interaction takes real vectors: the paragraphs and questions of the
 sample corpus, width 384.
 
-What is possible there: the stored run needs 4.2 ms to read the float32 candidates once and 26 and
-36 ms for the pairs in PyTorch (12 and 32 random query vectors), so that nothing that keeps float32
-vectors can be 10 times as fast; ours is 4.0 and 2.6 times, float16 6.0 and 3.8. int8 codes meet
-16-bit queries in integer products: 9.9 and 6.9 times, and 11 on real vectors. Ranking exactly
-(settled in float64) costs more where scores lie close together: int8 then is 2.7 and 1.5 times as
-fast on random vectors, 7.1 times on real ones.
+What is possible there: the stored run needs 4.1 ms to read the float32 candidates once, and 20 and
+28 ms for the pairs in PyTorch (12 and 32 random query vectors); of real vectors 1.6 and 14 ms.
+Nothing that reads float32 vectors can be 10 times as fast: ours is 2.9, 2.1 and 5.4 times, float16
+3.8, 3.1 and 6.5. int8 codes meet 16-bit queries in integer products: 8.5 and 5.1 times, and 11.5 on
+real vectors. Ranking exactly (settled in float64) costs more where scores lie close together: int8
+then is 2.0 and 1.2 times as fast on random vectors, 6.9 times on real ones.
 
 Medians of interleaved repeats, milliseconds a query. Writes experiments/results/search.{json,png}.
 """
@@ -87,7 +87,7 @@ def dictionary_score(query: dict[str, float], document: dict[str, float]) -> flo
 
 
 def measure_sparse() -> dict[str, Any]:
-    """One query at a time on one thread; `m3jax batch`: all queries over all cores."""
+    """One query at a time; `m3jax batch`: all queries at once. Both use all cores."""
     shards = [zipf_rows(SHARD, 125) for _ in range(DOCUMENTS // SHARD)]
     postings = sum(shard.nnz for shard in shards)
     index = sparse.build(lambda: shards)

@@ -128,13 +128,14 @@ maxsim, maxsim_half = _make_maxsim(_same), _make_maxsim(_from_half)
 
 
 @compiled()
-def lexical_top(starts, ends, factors, bounds, documents, weights, size, top_k, block):
+def lexical_top(starts, ends, factors, bounds, documents, weights, begin, size, top_k, block):
     """The documents with the `top_k` highest sums of factor * weight over the terms, float64.
 
-    `bounds` are the terms' highest products. Goes over the documents block by block, so that the
-    sums stay in the cache. Terms that together cannot lift a document to the `top_k`-th score so
-    far are left out [Turtle and Flood 1995, MaxScore]; what the others leave possible is scored
-    again in full. Every score returned is added up in the order of the terms.
+    Of the documents from `begin` up to `size`. `bounds` are the terms' highest products. Goes over
+    the documents block by block, so that the sums stay in the cache. Terms that together cannot
+    lift a document to the `top_k`-th score so far are left out [Turtle and Flood 1995, MaxScore];
+    what the others leave possible is scored again in full. Every score returned is added up in the
+    order of the terms.
 
     Returns (documents, scores) in document order: the best and some more.
     """
@@ -142,11 +143,13 @@ def lexical_top(starts, ends, factors, bounds, documents, weights, size, top_k, 
     scores = np.empty(2 * top_k + block, np.float64)
     sums = np.zeros(block, np.float64)
     place, stop = starts.copy(), starts.copy()
+    for t in range(starts.size):
+        stop[t] = _first_at(documents, starts[t], ends[t], begin)
     order = np.argsort(bounds)
     below = np.cumsum(bounds[order]) * (1 + 1e-12)  # what the terms up to here can add
     needed = np.ones(starts.size, np.bool_)
     count, least, spare, left_out = 0, 0.0, 0.0, 0
-    for first in range(0, size, block):
+    for first in range(begin, size, block):
         end = min(first + block, size)
         while left_out < order.size and below[left_out] <= SPARE * least:
             spare = below[left_out]

@@ -16,6 +16,7 @@ v  vocabulary    r  postings    n  documents    q  queries
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from jaxtyping import Float, Int, Num
 
 from m3jax.checkpoint import new_directory
 from m3jax.search.hits import Hits, ranked
-from m3jax.search.threads import have_numba, spread
+from m3jax.search.threads import cores, have_numba, spread
 
 ENGINES = ("auto", "numba", "scipy")
 BLOCK = 1 << 15  # documents whose sums, 256 KiB, stay in the cache
@@ -113,14 +114,23 @@ def search(
     if engine == "auto":
         engine = "numba" if have_numba() else "scipy"
     best = _numba_best if engine == "numba" else _scipy_best
+    count = height_of(queries)
+    parts = _parts(index.size, count) if engine == "numba" else [(0, index.size)]
+    asked = [_factors(queries, number, index) for number in range(count)]
 
-    def one(number: int) -> tuple[np.ndarray, np.ndarray]:
-        tokens, factors = _factors(queries, number, index)
-        found, scores = best(tokens, factors, index, top_k)
-        return ranked(found, scores, top_k)
+    def one(piece: tuple[int, tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+        number, part = piece
+        return best(*asked[number], index, part, top_k)
 
-    pairs = spread(one, range(height_of(queries)))
-    return Hits([d for d, _ in pairs], [s for _, s in pairs])
+    found = spread(one, [(number, part) for number in range(count) for part in parts])
+    hits = Hits([], [])
+    for number in range(count):
+        pieces = found[number * len(parts) : (number + 1) * len(parts)]
+        documents, scores = (np.concatenate(side) for side in zip(*pieces, strict=True))
+        documents, scores = ranked(documents, scores, top_k)
+        hits.documents.append(documents)
+        hits.scores.append(scores)
+    return hits
 
 
 def scores_at(
@@ -189,20 +199,30 @@ def _weights_at(index: InvertedIndex, token: int, documents: np.ndarray) -> np.n
     return np.where(holders[place] == documents, index.weights[a:b][place], 0).astype(np.float64)
 
 
+def _parts(size: int, queries: int) -> list[tuple[int, int]]:
+    """The documents in as many stretches as keep every core busy, none of less than a few blocks.
+
+    Each is searched on its own; their best, put together, are those of the whole.
+    """
+    count = max(1, min(cores() // max(queries, 1), size // (4 * BLOCK)))
+    ends = [size * part // count for part in range(count + 1)]
+    return list(itertools.pairwise(ends))
+
+
 def _numba_best(
-    tokens: np.ndarray, factors: np.ndarray, index: InvertedIndex, top_k: int
+    tokens: np.ndarray, factors: np.ndarray, index: InvertedIndex, part: tuple[int, int], top_k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     from m3jax.search import kernels
 
     starts, ends = index.offsets[tokens], index.offsets[tokens + 1]
     bounds = factors * index.largest[tokens].astype(np.float64)
     return kernels.lexical_top(
-        starts, ends, factors, bounds, index.documents, index.weights, index.size, top_k, BLOCK
+        starts, ends, factors, bounds, index.documents, index.weights, *part, top_k, BLOCK
     )
 
 
 def _scipy_best(
-    tokens: np.ndarray, factors: np.ndarray, index: InvertedIndex, top_k: int
+    tokens: np.ndarray, factors: np.ndarray, index: InvertedIndex, _: tuple[int, int], top_k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     stretches = [slice(index.offsets[t], index.offsets[t + 1]) for t in tokens]
     ends = np.cumsum([0, *(int(s.stop - s.start) for s in stretches)])
