@@ -33,6 +33,7 @@ SIZE = "small"  # "small": minutes on two cores; "large": the config's own numbe
 STEPS = {"small": 45, "large": 300}[SIZE]
 BATCHES = {"small": ["data.passage_length=128", "data.edges=(128,)", "data.batch_sizes=(12,)"],
            "large": []}[SIZE]  # fmt: skip
+RATE = {"small": "1e-4", "large": "2e-5"}[SIZE]  # few steps, seen to do something
 SEEDS = {"small": [0], "large": [0, 1, 2]}[SIZE]
 
 # %%
@@ -84,6 +85,7 @@ rows = [f"{q.id}\t{q.positive}\t1" for q in sample.questions()]
 # %%
 common = ["--config", "../configs/mini/finetune.py", "--model", MODEL]
 common += ["--data", str(WORK / "pairs.jsonl"), "--set", f"steps={STEPS}"]
+common += ["--set", f"optimizer.learning_rate={RATE}"]
 common += ["--set", "data.group_size=1", "--set", f"loss.self_distill_start={STEPS // 3}"]
 runs = [(f"{name}-{seed}", seed, distill) for seed in SEEDS
         for name, distill in (("without", False), ("with", True))]  # fmt: skip

@@ -28,6 +28,19 @@ def test_cells_are_short_and_in_order(source):
                 assert (node.end_lineno or 0) - node.lineno < 5
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_what_is_shown_was_made_from_the_source(source):
+    """Else: python experiments/make_notebooks.py."""
+    cells = jupytext.read(source).cells
+    shown = jupytext.read(source.with_suffix(".ipynb")).cells
+    assert [c.source for c in shown] == [c.source for c in cells]
+    code = [c for c in shown if c.cell_type == "code"]
+    pictures = [any("image/png" in out.get("data", {}) for out in c.outputs) for c in code]
+    assert any(pictures)
+    assert all(there or "plt.show" not in c.source for c, there in zip(code, pictures, strict=True))
+    assert not any(out.output_type == "error" for c in code for out in c.outputs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(source):

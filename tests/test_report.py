@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -47,12 +48,15 @@ def test_other_processes_write_nothing(tmp_path):
 
 
 def test_curves_are_a_picture(tmp_path):
+    """And the backend stays, on which a notebook's own figures depend."""
+    matplotlib.use("svg")
     report = Report(tmp_path, steps=60, quiet=True)
     for step in range(60):
         report.record(step, {"loss": 5 / (step + 1), "nce/dense": 1.0, "accuracy/dense": 0.5})
     report.close()
     path = draw_curves(tmp_path)
     assert path is not None and path.read_bytes().startswith(b"\x89PNG")
+    assert matplotlib.get_backend() == "svg"
 
 
 def test_the_terminal_names_every_head(tmp_path, capsys):

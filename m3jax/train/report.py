@@ -135,16 +135,14 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 def draw_curves(directory: Path) -> Path | None:
     """The losses and accuracies of a run as a picture; None without matplotlib or any step."""
     try:
-        import matplotlib
+        from matplotlib.figure import Figure  # not pyplot: a notebook's own figures stay inline
     except ImportError:
         return None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     rows = read_metrics(directory)
     if not rows:
         return None
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure = Figure(figsize=(13, 3.6), dpi=120, layout="constrained")
+    axes = figure.subplots(1, 3)
     panels = (("loss", ("loss", "nce/")), ("distillation", ("kd/",)), ("accuracy", ("accuracy",)))
     for axis, (title, prefixes) in zip(axes, panels, strict=True):
         for name in sorted({n for row in rows for n in row}):
@@ -155,8 +153,7 @@ def draw_curves(directory: Path) -> Path | None:
         if axis.lines:
             axis.legend(fontsize=7, frameon=False)
     path = directory / "curves.png"
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figure.savefig(path)
     return path
 
 
