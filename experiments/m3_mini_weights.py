@@ -4,8 +4,8 @@
 
 TRAIN and WORK as for train_m3_mini.py. Questions of eight languages on passages of their own and
 of six pairs of languages, titles and texts of help pages in six languages and four pairs, and
-sentences with their translations; one pool of all passages. Writes WORK/dev, a task of BEIR's layout, and
-prints what `m3jax tune-weights` finds for both sums. 10 minutes on 2 cores.
+sentences with their translations; one pool of all passages. Writes WORK/dev, a task of BEIR's
+layout, and prints what `m3jax tune-weights` finds for both sums. 10 minutes on 2 cores.
 """
 
 import argparse
