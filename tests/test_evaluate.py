@@ -20,7 +20,7 @@ from m3jax.evaluate.protocol import Settings
 from m3jax.evaluate.report import markdown, write_report
 from m3jax.evaluate.results import Result
 from m3jax.evaluate.run import evaluate
-from m3jax.evaluate.tasks import read_tasks
+from m3jax.evaluate.tasks import read_tasks, unite
 from m3jax.search.encode import TextEncoder
 from m3jax.search.methods import METHODS, Depths
 from m3jax.search.scan import scan, top
@@ -135,6 +135,35 @@ def test_rankings_and_averages_are_those_of_brute_force(tiny, tmp_path):
     assert level.value == pytest.approx((a + b) / 2)
     low, high = level.as_json()["interval"]
     assert low < level.value < high
+
+
+def test_united_tasks_equal_one_corpus_written_out(tiny, tmp_path, encoded):
+    """Vectors of the parts serve; a copy of the relevant text is relevant wherever it stands."""
+    for name in ("a", "b"):
+        write_real_task(tmp_path / "tasks" / name)
+    half = [{"_id": f"d{i}", "text": t} for i, t in enumerate(DOCUMENTS) if i % 2]
+    write(tmp_path / "tasks" / "b" / "corpus.jsonl", half)
+    tasks = read_tasks(tmp_path / "tasks")
+    evaluate(tiny, tasks, tmp_path / "out")
+    encoded.clear()
+    united = evaluate(tiny, unite(tasks), tmp_path / "out")
+    assert not encoded
+
+    whole = [row | {"_id": f"{name}:{row['_id']}"} for name, rows in (
+        ("a", [{"_id": f"d{i}", "text": t} for i, t in enumerate(DOCUMENTS)]), ("b", half),
+    ) for row in rows]  # fmt: skip
+    write(tmp_path / "one" / "corpus.jsonl", whole)
+    lines = (tmp_path / "tasks" / "a" / "queries.jsonl").read_text()
+    (tmp_path / "one" / "queries.jsonl").write_text(lines)
+    places = {text: [row["_id"] for row in whole if row["text"] == text] for text in DOCUMENTS}
+    graded = [(i, i, 2) for i in range(4, len(DOCUMENTS))]
+    graded += [(i, (i + 1) % 4, 1) for i in range(4, len(DOCUMENTS))]
+    judged = "".join(f"q{q}\t{number}\t{grade}\n" for q, d, grade in graded
+                     for number in places[DOCUMENTS[d]])  # fmt: skip
+    write(tmp_path / "one" / "qrels" / "test.tsv", HEADER + judged)
+    for want in evaluate(tiny, read_tasks(tmp_path / "one"), tmp_path / "out"):
+        (got,) = [r for r in united if (r.task, r.method) == ("tasks/a", want.method)]
+        assert got.measures == pytest.approx(want.measures), want.method
 
 
 def test_adding_a_method_encodes_nothing_again(tiny, tmp_path, encoded):

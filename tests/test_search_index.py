@@ -19,7 +19,7 @@ from m3jax.cli.main import main
 from m3jax.config import HeadWeights
 from m3jax.search.corpus import read_shards
 from m3jax.search.embeddings import concatenate
-from m3jax.search.index import build, open_index
+from m3jax.search.index import build, join, open_index
 from m3jax.search.methods import METHODS, Depths, encode_queries, search
 from m3jax.text.records import Record, read_records
 
@@ -44,6 +44,28 @@ def check_against_brute_force(index, queries, depths):
             want, values = expected(method, scores, i, 25, depths, WEIGHTS)
             np.testing.assert_array_equal(hits.documents[i], want)
             np.testing.assert_allclose(hits.scores[i], values, rtol=1e-5, atol=1e-6)
+
+
+def test_indexes_of_one_model_are_joined(tiny, built, tmp_path):
+    """As if all texts had been indexed together; another model's are refused."""
+    some, others = RECORDS[:20], RECORDS[20:]
+    for name, records in (("some", some), ("others", others)):
+        build(tiny, records, tmp_path / name, shard_size=10)
+    parts = {name: open_index(tmp_path / name) for name in ("some", "others")}
+    joint, whole = join(parts), open_index(built)
+    names = ["some"] * len(some) + ["others"] * len(others)
+    assert joint.ids == [f"{n}:{r.id}" for n, r in zip(names, RECORDS, strict=True)]
+    queries = encode_queries(tiny, TEXTS[:6])
+    for method in METHODS[1:]:
+        found, want = (search(index, queries, method, top_k=25) for index in (joint, whole))
+        for i in range(6):
+            np.testing.assert_array_equal(found.documents[i], want.documents[i])
+            np.testing.assert_allclose(found.scores[i], want.scores[i], rtol=1e-5, atol=1e-6)
+    parts["others"].manifest["fingerprint"] = "0"
+    with pytest.raises(ValueError, match="others and .*some were made by different models"):
+        join(parts)
+    with pytest.raises(ValueError, match="only indexes on disk"):
+        join({"memory": joint})
 
 
 def test_rankings_of_an_index_are_those_of_brute_force(built):

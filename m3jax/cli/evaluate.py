@@ -18,6 +18,7 @@ examples:
   m3jax evaluate --model DIR --task miracl/sw mldr/de --data DATA --methods bm25,all --output out
   m3jax evaluate --model E5 --pooling mean --query-prefix "query: " --passage-prefix "passage: " \\
       --task tasks --methods dense --output out
+  m3jax evaluate --model DIR --task tasks --union --output union
   m3jax evaluate --run one.trec two.trec --qrels qrels/test.tsv
 """
 METHODS = "bm25,dense,sparse,multivector,dense+sparse,all"
@@ -64,6 +65,9 @@ def _add_data(group: Any) -> None:
     group.add_argument("--split", help="of the judgements (default: test)")
     group.add_argument(
         "--max-queries", type=int, metavar="N", help="a fixed random sample of each query set"
+    )
+    group.add_argument(
+        "--union", action="store_true", help="every query against the documents of all tasks"
     )
 
 
@@ -112,6 +116,7 @@ def run(options: argparse.Namespace) -> int:
     from m3jax.evaluate.benchmarks import load_tasks
     from m3jax.evaluate.report import primaries, write_report
     from m3jax.evaluate.run import evaluate
+    from m3jax.evaluate.tasks import unite
 
     settings = _settings(options)
     tasks = [
@@ -126,6 +131,8 @@ def run(options: argparse.Namespace) -> int:
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise ValueError(f"two tasks have the name {double[0]!r}; evaluate them one by one")
+    if options.union:
+        tasks = unite(tasks)
     embedder = None
     if options.model:
         embedder = load_embedder(

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from m3jax.evaluate.tasks import Task
 from m3jax.search import corpus, index
 from m3jax.search.documents import Document
 from m3jax.search.embedder import M3Embedder
@@ -53,11 +54,13 @@ class Store:
     batch_size: int | None = None
     cls_every: int | None = None  # MCLS, of documents
 
-    def corpus(self, documents: Iterable[Record], digest: str, length: int) -> Index:
-        """The index of a corpus, found or made; `digest` stands for its ids and texts."""
+    def corpus(self, task: Task, length: int) -> Index:
+        """The index of a task's corpus, found or made; of a united task, that of its parts."""
+        if task.parts:
+            return index.join({part.name: self.corpus(part, length) for part in task.parts})
         prefix = self.embedder.passage_instruction
         identity = [
-            digest,
+            task.digest,
             self.fingerprint,
             self.embedder.compute.dtype,
             prefix,
@@ -69,7 +72,7 @@ class Store:
         if not _is_index(folder):
             index.build(
                 self.embedder,
-                documents,
+                task.documents(),
                 folder,
                 modes=self.modes,
                 max_length=length,

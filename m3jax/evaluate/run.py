@@ -56,8 +56,11 @@ def evaluate(
             cls_every=settings.cls_every,
         )
     found = []
+    last: dict[str, Index] = {}  # digest -> index: of the last corpus, which united tasks share
     for task in tasks:
-        for result, kept in _evaluate_task(embedder, store, task, output, settings, model, around):
+        for result, kept in _evaluate_task(
+            embedder, store, task, output, settings, model, around, last
+        ):
             tell(result, kept)
             found.append(result)
     return found
@@ -71,8 +74,9 @@ def _evaluate_task(
     settings: Settings,
     model: dict[str, Any],
     around: dict[str, Any],
+    last: dict[str, Index],
 ) -> Iterator[tuple[Result, bool]]:
-    index: Index | None = None
+    index = last.get(task.digest)
     tokens = protocols.lengths(embedder, task, settings)
     vocabulary = embedder.tokenizer.vocab_size if embedder else None
     for queries in task.query_sets:
@@ -89,10 +93,13 @@ def _evaluate_task(
                 yield result, True
         if not missing:
             continue
-        if index is None and store is not None:
-            index = store.corpus(task.documents(), task.digest, tokens[1])
-        elif index is None:
-            index = embed.of_texts(task.documents(), embedder)
+        if index is None:
+            last.clear()
+            if store is not None:
+                index = store.corpus(task, tokens[1])
+            else:
+                index = embed.of_texts(task.documents(), embedder)
+            last[task.digest] = index
         chunks = list(_chunks(store, queries, tokens[0]))
         for method, path, protocol in missing:
             yield _measure(index, task, queries, chunks, method, path, protocol, settings), False

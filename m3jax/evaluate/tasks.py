@@ -10,7 +10,7 @@ A folder of tasks is a family; a folder of families and tasks holds them all.
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +62,7 @@ class Task:
     protocol: Protocol = Protocol()
     source: str = ""
     warnings: tuple[str, ...] = ()
+    parts: "tuple[Task, ...]" = ()  # whose corpora this one's is made of (unite)
 
 
 def read_tasks(path: Path, *, split: str = "test", max_queries: int | None = None) -> list[Task]:
@@ -155,6 +156,46 @@ def make_task(
         source=source,
         warnings=warnings,
     )
+
+
+def unite(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks, each over the documents of all: small pools hide differences.
+
+    Documents become TASK:ID. Where a relevant text stands in several corpora, each copy is
+    relevant; a translation of it is not.
+    """
+    parts = tuple(tasks)
+    copies: dict[str, list[str]] = {}
+    text_of: dict[str, str] = {}
+    for task in parts:
+        for record in task.documents():
+            number = f"{task.name}:{record.id}"
+            text_of[number] = record.text
+            copies.setdefault(record.text, []).append(number)
+    digest = hashlib.blake2b(repr([(t.name, t.digest) for t in parts]).encode(), digest_size=16)
+
+    def documents() -> Iterator[Record]:
+        for task in parts:
+            for record in task.documents():
+                yield record._replace(id=f"{task.name}:{record.id}")
+
+    def over_all(task: Task, found: QuerySet) -> QuerySet:
+        qrels = {}
+        for query, grades in found.qrels.items():
+            numbers = {f"{task.name}:{document}": grade for document, grade in grades.items()}
+            for number, grade in list(numbers.items()):
+                for copy in copies.get(text_of.get(number, ""), ()):
+                    numbers[copy] = max(grade, numbers.get(copy, grade))
+            qrels[query] = numbers
+        return dataclasses.replace(found, qrels=qrels)
+
+    return [
+        dataclasses.replace(
+            task, documents=documents, document_ids=list(text_of), digest=digest.hexdigest(),
+            query_sets=[over_all(task, found) for found in task.query_sets], parts=parts,
+        )
+        for task in parts
+    ]  # fmt: skip
 
 
 def limit(query_set: QuerySet, count: int | None, seed: int = 0) -> QuerySet:

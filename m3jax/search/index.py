@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,46 @@ def build(
     manifest["files"] = {name: corpus.file_digests(output / name) for name in folders}
     _write_json(output / MANIFEST, manifest)
     return manifest
+
+
+def join(parts: Mapping[str, Index]) -> Index:
+    """One index in memory of several on disk that one model made; ids become NAME:ID.
+
+    Vectors stay mapped where they lie; only the inverted index is made anew. It has the
+    representations that all of them have. ValueError where two models made them.
+    """
+    indexes = list(parts.values())
+    for part in indexes:
+        if part.path is None:
+            raise ValueError("only indexes on disk can be joined")
+        if part.manifest["fingerprint"] != indexes[0].manifest["fingerprint"]:
+            raise ValueError(f"{part.path} and {indexes[0].path} were made by different models")
+    dense = [part.dense for part in indexes if part.dense is not None]
+    ragged = [part.colbert for part in indexes if part.colbert is not None]
+    paths = [part.path for part in indexes if part.path is not None and part.sparse is not None]
+    texts = [Document(f"{name}:{text.id}", text.text)
+             for name, part in parts.items() for text in part.documents]  # fmt: skip
+    rows = _chained([part.rows for part in ragged])
+    offsets = tuple(some for part in ragged for some in part.offsets)
+    whole = len(indexes)
+    return Index(
+        len(texts),
+        _chained(dense) if len(dense) == whole else None,
+        sparse.build(lambda: (m for path in paths for m in _sparse_shards(path)))
+        if len(paths) == whole else None,
+        RaggedRows(rows, offsets) if len(ragged) == whole else None,
+        texts,
+        indexes[0].manifest | {"documents": len(texts)},
+        model=indexes[0].model,
+    )  # fmt: skip
+
+
+def _chained(parts: Sequence[Rows]) -> Rows:
+    """Rows that follow one another."""
+    return Rows(
+        tuple(array for part in parts for array in part.parts),
+        tuple(scales for part in parts for scales in part.scales),
+    )
 
 
 def open_index(path: Path | str, *, verify: bool | None = None) -> Index:
