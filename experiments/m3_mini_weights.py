@@ -5,7 +5,8 @@
 TRAIN and WORK as for train_m3_mini.py. Questions of eight languages on passages of their own and
 of six pairs of languages, titles and texts of help pages in six languages and four pairs, and
 sentences with their translations; one pool of all passages. Writes WORK/dev, a task of BEIR's
-layout, and prints what `m3jax tune-weights` finds for both sums. 10 minutes on 2 cores.
+layout, and what `m3jax tune-weights` finds for both sums to results/m3_mini_weights_*.json.
+10 minutes on 2 cores.
 """
 
 import argparse
@@ -24,6 +25,7 @@ FILES = (
     "par_fr-en_help", "par_tr-en_help", "par_ja-en_help", "par_pl-en_help",
     "par_de-en_tatoeba", "par_ja-en_tatoeba",
 )  # fmt: skip
+RESULTS = Path(__file__).parent / "results"
 QUERIES, PASSAGES, LONGEST = 80, 180, 1200  # of a file; characters
 
 
@@ -42,7 +44,8 @@ def main() -> None:
         folder / "index", "--max-length", 256)  # fmt: skip
     for method in ("all", "dense+sparse"):
         run("tune-weights", "--index", folder / "index", "--queries", folder / "queries.jsonl",
-            "--qrels", folder / "qrels.tsv", "--method", method)  # fmt: skip
+            "--qrels", folder / "qrels.tsv", "--method", method,
+            "--output", RESULTS / f"m3_mini_weights_{method}.json")  # fmt: skip
 
 
 def used(data: Path, work: Path) -> set[str]:

@@ -27,7 +27,7 @@ LEVELS = [
     {"pretrained"},
     {"train", "search"},
     {"mine", "evaluate", "plots", "pages"},
-    {"serve", "cli"},
+    {"cli"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 # Who may import what from outside; everything else is free.

@@ -79,7 +79,7 @@ def test_score_shows_three_scores_their_sum_and_the_tokens(tiny_dir, tiny):
     assert f"{piece} {weights[0][heaviest]:.2f} x {weights[1][heaviest]:.2f}" in out
     message = run("score", "--model", tiny_dir, "--query", "a", "--passage", "b", "--weights", "1",
                   code=1)  # fmt: skip
-    assert "--weights needs three numbers" in message
+    assert "--weights needs numbers like 1,0.3,1" in message
 
 
 def test_encode_from_a_file_and_from_standard_input(tiny_dir, tmp_path):

@@ -289,6 +289,15 @@ def test_the_command(config, files, tmp_path, tiny_dir, capsys):
     assert "no such file: none.py" in capsys.readouterr().err
 
 
+def test_a_run_too_short_for_self_distillation_is_told(config, tmp_path):
+    for start, steps, told in ((6, 6, True), (5, 6, False)):
+        said: list[str] = []
+        loss = dataclasses.replace(config.loss, self_distill_start=start)
+        short = dataclasses.replace(config, steps=steps, loss=loss)
+        setup.prepare(short, tmp_path, say=said.append)
+        assert any("would set in at step 6, but the run has 6" in line for line in said) == told
+
+
 def test_too_long_and_wrong_data_are_told(config, files, tmp_path):
     long = dataclasses.replace(config, data=DataConfig(query_length=16, passage_length=8192))
     with pytest.raises(ValueError, match="extend-positions"):

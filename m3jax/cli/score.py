@@ -4,9 +4,10 @@ The weighted sum is w1*dense + w2*sparse + w3*multi-vector; 1, 0.3, 1 are the pa
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
-from m3jax.cli.options import add_model, load_embedder
+from m3jax.cli.options import add_model, load_embedder, parse_weights
 
 EXAMPLES = """\
 examples:
@@ -25,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--passage", required=True, action="append", help="a text to match; may be repeated"
     )
     parser.add_argument(
-        "--weights", default="1,0.3,1", metavar="D,S,M", help="dense,sparse,multi-vector"
+        "--weights",
+        default="1,0.3,1",
+        metavar="D,S,M",
+        help="dense,sparse,multi-vector, or miracl, mkqa, mldr, narrativeqa, m3-mini",
     )
     parser.add_argument("--tokens", type=int, default=6, help="matched tokens shown (default: 6)")
     parser.add_argument(
@@ -41,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
     from m3jax.cli.tables import spelt_matches, wide_console
     from m3jax.search.explain import METHODS, explain_passages
 
-    fusion = _weights(options.weights)
+    weights = parse_weights(options.weights, "all")
+    assert weights is not None
+    fusion = dataclasses.asdict(weights)
     if options.html and Path(options.html).exists():
         raise FileExistsError(f"{options.html} already exists; name a new file or remove it first")
     model = load_embedder(options)
@@ -68,11 +74,3 @@ def _write_page(path: str, found: list, fusion: dict[str, float]) -> None:
     with new_file(path) as write:
         write(explanation_page(found, fusion))
     print(f"wrote {path}")
-
-
-def _weights(text: str) -> dict[str, float]:
-    try:
-        dense, sparse, colbert = map(float, text.split(","))
-    except ValueError:
-        raise ValueError(f"--weights needs three numbers like 1,0.3,1, got {text!r}") from None
-    return {"dense": dense, "sparse": sparse, "colbert": colbert}

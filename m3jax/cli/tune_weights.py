@@ -47,14 +47,16 @@ def run(options: argparse.Namespace) -> int:
     judged = sum(any(grade > 0 for grade in qrels.get(query, {}).values()) for query in ids)
     w = best.weights
     print(f"{judged} of {len(ids)} queries are judged; {best.tried} weights tried")
+    presets = {}
     for name in ("miracl", "mldr"):
         known = preset(name, options.method)
-        ndcg = score_weights(found, ids, index.ids, qrels, known)
+        presets[name] = score_weights(found, ids, index.ids, qrels, known)
         print(f"{name} weights  {known.dense:g},{known.sparse:g},{known.colbert:g}  "
-              f"nDCG@10 {ndcg:.4f}")  # fmt: skip
+              f"nDCG@10 {presets[name]:.4f}")  # fmt: skip
     print(f"best  --weights {w.dense:.4g},{w.sparse:.4g},{w.colbert:.4g}  nDCG@10 {best.ndcg:.4f}")
     if options.output:
         values = {"method": options.method, "dense": w.dense, "sparse": w.sparse,
-                  "colbert": w.colbert, "ndcg_at_10": best.ndcg, "queries": judged}  # fmt: skip
+                  "colbert": w.colbert, "ndcg_at_10": best.ndcg, "queries": judged,
+                  "presets": presets}  # fmt: skip
         Path(options.output).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -87,6 +87,13 @@ def prepare(
     feed = Feed(examples, start.tokenizer, config.data, part_of(mesh))
     steps = config.steps or sum(len(feed.plan(epoch).groups) for epoch in range(config.epochs))
     config = dataclasses.replace(config, steps=steps)
+    loss = config.loss
+    distils = config.objective != "retromae" and len(loss.heads) > 1 and loss.self_distill
+    if distils and loss.self_distill_start >= steps:
+        say(
+            f"warning: self-distillation would set in at step {loss.self_distill_start}, but the "
+            f"run has {steps}: set loss.self_distill_start lower, or loss.self_distill=False"
+        )
     return config, _run(config, start, mesh, feed)
 
 
