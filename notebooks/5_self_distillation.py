@@ -60,14 +60,15 @@ from m3jax.train.report import read_metrics
 # ## Data
 # Your own would be a file with `{"query": ..., "pos": [...], "neg": [...]}` a line. Here the first
 # sentence of each paragraph of the sample corpus asks for the rest of it; the questions that people
-# asked about the same corpus are kept for the measurement.
+# asked about the same corpus are kept for the measurement. A batch takes its examples from one
+# `source`, here a language: passages in other languages would be too easy as negatives.
 
 # %%
 WORK = Path("work").resolve()
 WORK.mkdir(exist_ok=True)
-cut = [re.split(r"(?<=[.!?。！？।؟])\s*", p.text, maxsplit=1) for p in sample.passages()]
-pairs = [(parts[0], parts[1]) for parts in cut if len(parts) == 2 and min(map(len, parts)) > 20]
-lines = [json.dumps({"query": first, "pos": [rest]}) for first, rest in pairs]
+cut = [(p.lang, re.split(r"(?<=[.!?。！？।؟])\s*", p.text, maxsplit=1)) for p in sample.passages()]
+pairs = [(*parts, lang) for lang, parts in cut if len(parts) == 2 and min(map(len, parts)) > 20]
+lines = [json.dumps({"query": q, "pos": [rest], "source": lang}) for q, rest, lang in pairs]
 (WORK / "pairs.jsonl").write_text("\n".join(lines))
 print(len(pairs), "pairs;", pairs[0][0])
 

@@ -56,7 +56,7 @@ def evaluate(
             cls_every=settings.cls_every,
         )
     found = []
-    last: dict[str, Index] = {}  # digest -> index: of the last corpus, which united tasks share
+    last: dict[Any, Index] = {}  # the index of the last corpus, which united tasks share
     for task in tasks:
         for result, kept in _evaluate_task(
             embedder, store, task, output, settings, model, around, last
@@ -74,10 +74,10 @@ def _evaluate_task(
     settings: Settings,
     model: dict[str, Any],
     around: dict[str, Any],
-    last: dict[str, Index],
+    last: dict[Any, Index],
 ) -> Iterator[tuple[Result, bool]]:
-    index = last.get(task.digest)
     tokens = protocols.lengths(embedder, task, settings)
+    index = last.get((task.digest, tokens[1]))
     vocabulary = embedder.tokenizer.vocab_size if embedder else None
     for queries in task.query_sets:
         missing = []
@@ -99,7 +99,7 @@ def _evaluate_task(
                 index = store.corpus(task, tokens[1])
             else:
                 index = embed.of_texts(task.documents(), embedder)
-            last[task.digest] = index
+            last[task.digest, tokens[1]] = index
         chunks = list(_chunks(store, queries, tokens[0]))
         for method, path, protocol in missing:
             yield _measure(index, task, queries, chunks, method, path, protocol, settings), False
