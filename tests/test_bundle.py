@@ -28,7 +28,10 @@ def test_it_is_small_and_has_a_card():
 
 
 def test_every_head_finds_the_passage_of_a_question(model):
-    passages, questions = sample.passages(), sample.questions()[::3]
+    questions = sample.questions()[::3]
+    asked = {question.positive for question in questions}
+    # Quickstart's test searches all of them.
+    passages = [p for i, p in enumerate(sample.passages()) if p.id in asked or i % 3 == 0]
     sides = [[p.text for p in passages], [q.text for q in questions]]
     documents, queries = (
         next(model.encode_stream(side, max_length=256, chunk=len(side))) for side in sides
