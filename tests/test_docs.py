@@ -253,6 +253,7 @@ def stage(tmp_path, tmp_path_factory, monkeypatch):
         header = "query-id\tcorpus-id\tscore\n"
         (directory / "qrels" / "test.tsv").write_text(header + rows, encoding="utf-8")
     write_lines(tmp_path / "corpus.jsonl", corpus)
+    write_lines(tmp_path / "texts.jsonl", corpus[:1])  # README's `echo`
     data = (tmp_path / "corpus.jsonl").read_bytes()
     (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(data))
     first = jax.devices()[:1]
