@@ -67,7 +67,7 @@ def draw(options: argparse.Namespace, curve: dict[str, dict[int, float]]) -> Non
     axes.set_xlabel("documents cut at, tokens")
     axes.set_ylabel(f"{MEASURE}, percent")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(options.results / "table4_curve.png", bbox_inches="tight")
 
 
