@@ -6,7 +6,7 @@ TRAIN and WORK as for train_m3_mini.py. Questions of eight languages on passages
 of six pairs of languages, titles and texts of help pages in six languages and four pairs, and
 sentences with their translations; one pool of all passages. Writes WORK/dev, a task of BEIR's
 layout, and what `m3jax tune-weights` finds for both sums to results/m3_mini_weights_*.json.
-10 minutes on 2 cores.
+5 minutes on 2 cores.
 """
 
 import argparse

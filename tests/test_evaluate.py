@@ -359,6 +359,7 @@ def test_queries_missing_from_a_stored_run(tmp_path, capsys):
         (["--task", "nowhere", "--output", "o"], "no task 'nowhere'"),
         (["--task", "."], "--task needs --output"),
         (["--run", "r"], "--run needs --qrels"),
+        (["--task", ".", "--output", "o", "--union", "--remove-self"], "--union gives"),
         (["--task", ".", "--output", "o", "--methods", "magic"], "method must be one of bm25"),
         (["--task", ".", "--output", "o", "--depths", "1,2"], "--depths needs three numbers"),
         (["--task", ".", "--output", "o", "--weights", "a"], "--weights needs numbers"),

@@ -113,6 +113,8 @@ def run(options: argparse.Namespace) -> int:
         return _stored(options)
     if options.output is None:
         raise ValueError("--task needs --output DIR, where results and embeddings are kept")
+    if options.union and options.remove_self:
+        raise ValueError("--union gives documents new ids, --remove-self compares the old ones")
     from m3jax.evaluate.benchmarks import load_tasks
     from m3jax.evaluate.report import primaries, write_report
     from m3jax.evaluate.run import evaluate

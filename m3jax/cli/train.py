@@ -17,7 +17,7 @@ examples:
   m3jax train --config configs/finetune.py --model BAAI/bge-m3 --data built --workdir run \\
       --fit-memory auto
   m3jax convert to-hf run/model bge-m3-finetuned
-  srun m3jax train --config configs/finetune.py --workdir /shared/run        # many hosts
+  srun m3jax train --config configs/finetune.py --workdir SHARED/run        # many hosts
   m3jax train ... --coordinator 10.0.0.1:1234 --processes 2 --process 0      # without SLURM
 """
 

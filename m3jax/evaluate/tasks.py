@@ -184,7 +184,7 @@ def unite(tasks: Sequence[Task]) -> list[Task]:
         for query, grades in found.qrels.items():
             numbers = {f"{task.name}:{document}": grade for document, grade in grades.items()}
             for number, grade in list(numbers.items()):
-                for copy in copies.get(text_of.get(number, ""), ()):
+                for copy in copies[text_of[number]] if number in text_of else ():
                     numbers[copy] = max(grade, numbers.get(copy, grade))
             qrels[query] = numbers
         return dataclasses.replace(found, qrels=qrels)
