@@ -1,0 +1,52 @@
+"""[CLS] takes over what the mean of a text's tokens says, and nothing frozen moves."""
+
+import numpy as np
+import pytest
+from tiny import write_tiny_model
+
+from m3jax import pretrained, sharding
+from m3jax.model.heads import normalize, pool
+from m3jax.model.m3 import hidden_states
+from m3jax.text.batches import rows_of_tokens
+from m3jax.train.cls_from_mean import cls_from_mean
+
+WORDS = "the cat dog fox owl ant bee cow emu sat on mat".split()
+
+
+def test_cls_learns_the_centred_mean_and_what_is_frozen_stays(tmp_path):
+    write_tiny_model(tmp_path / "plain", heads=False)
+    model = pretrained.load(tmp_path / "plain")
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(WORDS, random.integers(3, 9))) for _ in range(600)]
+
+    def vectors(params, pooling):
+        ids = model.tokenizer.encode(texts[:64], 32)
+        rows = rows_of_tokens(ids, [[i] for i in range(64)], 32, pad_id=model.config.encoder.pad_id)
+        hidden = hidden_states(params, rows[0], model.config)
+        return np.asarray(normalize(pool(hidden, rows[0], pooling)))[:, 0]
+
+    def agreement(params) -> float:
+        mean = vectors(model.params, "mean")
+        mean = mean - mean.mean(axis=0)
+        own = vectors(params, "cls")
+        cosines = np.sum(own * mean, axis=1) / np.linalg.norm(mean, axis=1)
+        return float(np.mean(cosines))
+
+    losses = []
+    after = cls_from_mean(
+        model.params, model.config, model.tokenizer, texts, freeze_layers=1, width=32, rows=4,
+        learning_rate=3e-3, tell=lambda step, steps, loss: losses.append((step, steps, loss)),
+    )  # fmt: skip
+    assert agreement(after) > agreement(model.params) + 0.2
+    assert [step for step, _, _ in losses] == list(range(1, losses[0][1] + 1))
+    assert losses[-1][2] < losses[0][2] - 0.2
+    old, new = (sharding.flatten(params) for params in (model.params, after))
+    assert set(old) == set(new)
+    for path in old:
+        same = np.asarray(old[path]) == np.asarray(new[path])
+        if path.startswith("encoder/layers/"):
+            assert same[0].all()
+        else:
+            assert same.all(), path
+    with pytest.raises(ValueError, match="do not fill one step"):
+        cls_from_mean(model.params, model.config, model.tokenizer, texts[:3])
