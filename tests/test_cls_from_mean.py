@@ -1,10 +1,14 @@
 """[CLS] takes over what the mean of a text's tokens says, and nothing frozen moves."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 from tiny import write_tiny_model
 
 from m3jax import pretrained, sharding
+from m3jax.cli.main import main
 from m3jax.model.heads import normalize, pool
 from m3jax.model.m3 import hidden_states
 from m3jax.text.batches import rows_of_tokens
@@ -50,3 +54,26 @@ def test_cls_learns_the_centred_mean_and_what_is_frozen_stays(tmp_path):
             assert same.all(), path
     with pytest.raises(ValueError, match="do not fill one step"):
         cls_from_mean(model.params, model.config, model.tokenizer, texts[:3])
+
+
+def test_init_heads_trains_the_upper_half_and_fits_token_weights(tmp_path, capsys):
+    write_tiny_model(tmp_path / "plain", heads=False)
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(WORDS, random.integers(5, 20))) for _ in range(300)]
+    lines = [json.dumps({"text": text}) + "\n" for text in texts]
+    (tmp_path / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
+    command = ["convert", "init-heads", str(tmp_path / "plain"), str(tmp_path / "start")]
+    assert main([*command, "--cls-from-mean"]) == 1
+    assert "--cls-from-mean needs --texts" in capsys.readouterr().err
+    assert main([*command, "--cls-from-mean", "--texts", str(tmp_path / "texts.jsonl")]) == 0
+    shown = capsys.readouterr()
+    assert re.search(r"step (\d+) of \1  1 - cosine 0\.\d+", shown.err)
+    assert "token weights fitted to 300 texts" in shown.out
+    plain, start = (pretrained.load(tmp_path / name) for name in ("plain", "start"))
+    assert plain.notes and not start.notes
+    old, new = (
+        np.asarray(model.params["encoder"]["layers"]["query"]["kernel"]) for model in (plain, start)
+    )
+    moved = [not np.array_equal(*pair) for pair in zip(old, new, strict=True)]
+    half = len(old) // 2
+    assert moved == [False] * half + [True] * (len(old) - half)

@@ -3,7 +3,8 @@
 from-hf           a Hugging Face directory or hub name to an m3jax (Orbax) directory
 to-hf             the other way: loads in FlagEmbedding, sentence-transformers and transformers
 extend-positions  a longer position table; texts of up to the old length give the same outputs
-init-heads        heads for an encoder without: identity, and token weights fitted to texts
+init-heads        heads for an encoder without: identity, and token weights fitted to texts;
+                  for a mean-pooled embedder (E5) a [CLS] that says what its mean says
 prune-vocabulary  only the pieces that given texts need, ids closed up, tokenizer rebuilt
 quantize          int8 rows, a quarter of the size
 verify            the largest difference of all outputs of two models on texts in many languages
@@ -11,13 +12,19 @@ verify            the largest difference of all outputs of two models on texts i
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from m3jax.pretrained import Pretrained
 
 EXAMPLES = """\
 examples:
   m3jax convert from-hf BAAI/bge-m3 bge-m3-m3jax
   m3jax convert to-hf checkpoint bge-m3-finetuned --dtype float16
   m3jax convert extend-positions xlm-roberta-base xlm-roberta-8k --to 8194
+  m3jax convert init-heads multilingual-e5 start --texts passages.jsonl --cls-from-mean
   m3jax convert prune-vocabulary MODEL SMALL --texts train/ --size 64000
   m3jax convert verify bge-m3-m3jax BAAI/bge-m3
   m3jax convert verify bge-m3-m3jax bge-m3-finetuned --torch
@@ -51,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     extend.add_argument("--to", type=int, default=8194, metavar="ROWS", help="default: 8194")
     init = action("init-heads", _init_heads, "SRC", "DST", "heads for an encoder without")
     init.add_argument("--texts", metavar="FILE", help="JSON Lines (default: the sample corpus)")
+    init.add_argument("--cls-from-mean", action="store_true",
+                      help="train the upper half of the layers, without labels, until [CLS] points "
+                      "where the mean of all tokens did; some thousands of --texts")  # fmt: skip
     prune = action("prune-vocabulary", _prune, "SRC", "DST", "only the pieces some texts need")
     prune.add_argument("--texts", nargs="+", required=True, metavar="PATH", help="training files")
     prune.add_argument("--kind", choices=("examples", "texts"), default="examples",
@@ -110,10 +120,30 @@ def _init_heads(options: argparse.Namespace) -> int:
     model = pretrained.load(options.src)
     if not model.notes:
         raise ValueError(f"{options.src} has heads already; they would be lost")
+    if options.cls_from_mean and not options.texts:
+        raise ValueError("--cls-from-mean needs --texts: thousands like those to be searched")
     texts = [r.text for r in (read_records(options.texts) if options.texts else passages())]
+    if options.cls_from_mean:
+        model = _cls_from_mean(model, texts)
     params = fit_sparse_head(model.params, model.config, model.tokenizer, texts)
     _save_like(options.src, options.dst, dataclasses.replace(model, params=params))
     return _say(options.dst, f"token weights fitted to {len(texts)} texts")
+
+
+def _cls_from_mean(model: "Pretrained", texts: list[str]) -> "Pretrained":
+    """The model with its [CLS] trained towards its mean, the lower half of the layers frozen."""
+    from m3jax.train.cls_from_mean import cls_from_mean
+
+    def tell(step: int, steps: int, loss: float) -> None:
+        if step % 10 == 0 or step == steps:
+            print(f"step {step:,} of {steps:,}  1 - cosine {loss:.4f}", file=sys.stderr, flush=True)
+
+    frozen = model.config.encoder.layers // 2
+    params = cls_from_mean(
+        model.params, model.config, model.tokenizer, texts, freeze_layers=frozen, tell=tell
+    )
+    config = dataclasses.replace(model.config, pooling="cls")
+    return dataclasses.replace(model, params=params, config=config)
 
 
 def _prune(options: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """[CLS] learns what the mean of all tokens knows: a mean-pooled embedder becomes a dense head."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -53,21 +54,40 @@ def cls_from_mean(
         freeze_embeddings=True,
         freeze_layers=freeze_layers,
     )
-    optimizer = make_optimizer(settings, make_schedule(settings, len(plan)))
     params = jax.tree.map(jnp.asarray, params)
     trained, frozen = split_params(params, settings, None)
-    compute = dataclasses.replace(PLAIN, frozen_layers=freeze_layers)
+    optimizer = make_optimizer(settings, make_schedule(settings, len(plan)))
+    mean_of = jax.jit(functools.partial(_vectors, config=config, pooling="mean"))
+    update = _make_update(config, optimizer, freeze_layers)
+    batches = list(_batches(token_ids, plan, width, config.encoder.pad_id))
+    centre = _centre([mean_of(params, batch) for batch in batches[:CENTRE_BATCHES]], batches)
+    # Optax counts steps in integers and raises floats to them.
+    with jax.numpy_dtype_promotion("standard"):
+        state = optimizer.init(trained)
+        for step, batch in enumerate(batches, start=1):
+            target = normalize(mean_of(params, batch) - centre)
+            trained, state, loss = update(trained, frozen, state, batch, target)
+            tell(step, len(batches), float(loss))
+    return join_params(trained, frozen)
 
-    def vectors(params: Params, batch: TextBatch, pooling: str) -> Float[Array, "n m d"]:
-        layers = compute if pooling == "cls" else PLAIN
-        return normalize(pool(hidden_states(params, batch, config, layers), batch, pooling))
 
-    mean_of = jax.jit(lambda params, batch: vectors(params, batch, "mean"))
+def _vectors(
+    params: Params, batch: TextBatch, config: M3Config, pooling: str, frozen_layers: int = 0
+) -> Float[Array, "n m d"]:
+    """One unit vector a text."""
+    compute = dataclasses.replace(PLAIN, frozen_layers=frozen_layers)
+    return normalize(pool(hidden_states(params, batch, config, compute), batch, pooling))
+
+
+def _make_update(
+    config: M3Config, optimizer: optax.GradientTransformation, frozen_layers: int
+) -> Callable[..., tuple[Params, optax.OptState, jax.Array]]:
+    """(trained, frozen, state, batch, target) to (trained, state, loss), compiled."""
 
     @jax.jit
     def update(trained, frozen, state, batch, target):
         def loss_of(trained):
-            own = vectors(join_params(trained, frozen), batch, "cls")
+            own = _vectors(join_params(trained, frozen), batch, config, "cls", frozen_layers)
             real = (jnp.asarray(batch.lengths) > 0).astype(jnp.float32)
             return jnp.sum(real * (1.0 - jnp.sum(own * target, axis=-1))) / jnp.sum(real)
 
@@ -75,16 +95,7 @@ def cls_from_mean(
         changes, state = optimizer.update(gradient, state, trained)
         return optax.apply_updates(trained, changes), state, loss
 
-    batches = list(_batches(token_ids, plan, width, config.encoder.pad_id))
-    centre = _centre(lambda batch: mean_of(params, batch), batches[:CENTRE_BATCHES])
-    # Optax counts steps in integers and raises floats to them.
-    with jax.numpy_dtype_promotion("standard"):
-        state = optimizer.init(trained)
-        for step, batch in enumerate(batches, start=1):
-            target = normalize(mean_of(params, batch) - centre[None, None])
-            trained, state, loss = update(trained, frozen, state, batch, target)
-            tell(step, len(batches), float(loss))
-    return join_params(trained, frozen)
+    return update
 
 
 def _plan(
@@ -106,9 +117,10 @@ def _batches(
         yield rows_of_tokens(token_ids, rows, width, pad_id=pad_id, segments=SEGMENTS)[0]
 
 
-def _centre(
-    mean_of: Callable[[TextBatch], jax.Array], batches: Sequence[TextBatch]
-) -> Float[Array, " d"]:
-    """The mean of the teacher's vectors."""
-    found = [np.asarray(mean_of(batch))[np.asarray(batch.lengths) > 0] for batch in batches]
-    return jnp.asarray(np.concatenate(found).mean(axis=0))
+def _centre(vectors: Sequence[jax.Array], batches: Sequence[TextBatch]) -> Float[Array, "1 1 d"]:
+    """The mean of the vectors of all texts."""
+    found = [
+        np.asarray(part)[np.asarray(batch.lengths) > 0]
+        for part, batch in zip(vectors, batches, strict=False)
+    ]
+    return jnp.asarray(np.concatenate(found).mean(axis=0))[None, None]
