@@ -20,6 +20,7 @@ from m3jax.train.optimizer import join_params, make_optimizer, make_schedule, sp
 from m3jax.types import TextBatch
 
 SEGMENTS = 24  # texts of a row, at most
+PACKED = 4096  # texts packed together
 CENTRE_BATCHES = 4  # that the mean of the means is taken from
 
 
@@ -60,7 +61,8 @@ def cls_from_mean(
     mean_of = jax.jit(functools.partial(_vectors, config=config, pooling="mean"))
     update = _make_update(config, optimizer, freeze_layers)
     batches = list(_batches(token_ids, plan, width, config.encoder.pad_id))
-    centre = _centre([mean_of(params, batch) for batch in batches[:CENTRE_BATCHES]], batches)
+    first = batches[:CENTRE_BATCHES]
+    centre = _centre([mean_of(params, batch) for batch in first], first)
     # Optax counts steps in integers and raises floats to them.
     with jax.numpy_dtype_promotion("standard"):
         state = optimizer.init(trained)
@@ -101,9 +103,15 @@ def _make_update(
 def _plan(
     token_ids: Sequence[np.ndarray], width: int, rows: int, seed: int
 ) -> list[list[list[int]]]:
-    """Full steps of packed rows, texts of all lengths in each."""
-    packed = pack_texts([len(ids) for ids in token_ids], width, SEGMENTS)
-    order = np.random.default_rng(seed).permutation(len(packed))
+    """Full steps of packed rows, texts of all lengths in each; packed some at a time, as the time
+    to pack grows with the square of their number."""
+    random = np.random.default_rng(seed)
+    texts, packed = random.permutation(len(token_ids)).tolist(), []
+    for start in range(0, len(texts), PACKED):
+        here = texts[start : start + PACKED]
+        found = pack_texts([len(token_ids[text]) for text in here], width, SEGMENTS)
+        packed += [[here[number] for number in row] for row in found]
+    order = random.permutation(len(packed))
     return [
         [packed[row] for row in order[start : start + rows]]
         for start in range(0, len(packed) - rows + 1, rows)
@@ -121,6 +129,6 @@ def _centre(vectors: Sequence[jax.Array], batches: Sequence[TextBatch]) -> Float
     """The mean of the vectors of all texts."""
     found = [
         np.asarray(part)[np.asarray(batch.lengths) > 0]
-        for part, batch in zip(vectors, batches, strict=False)
+        for part, batch in zip(vectors, batches, strict=True)
     ]
     return jnp.asarray(np.concatenate(found).mean(axis=0))[None, None]
