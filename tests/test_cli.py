@@ -13,7 +13,8 @@ import pytest
 from m3jax.cli.main import COMMANDS, main
 from m3jax.search.corpus import read_manifest, read_shards
 
-CONVERSIONS = ("from-hf", "to-hf", "extend-positions", "init-heads", "quantize", "verify")
+CONVERSIONS = ("from-hf", "to-hf", "extend-positions", "init-heads", "merge", "quantize",
+               "verify")  # fmt: skip
 
 
 def run(*arguments, stdin=None, code=0) -> str:

@@ -242,6 +242,35 @@ def test_tuning_finds_the_known_best(tmp_path):
         tune_weights(found, queries, documents, {"other": {"d1": 1}})
 
 
+def test_tuning_by_kinds_lets_no_kind_pay():
+    """Where sparse scores are noise for a few queries, tuning over all of them costs those."""
+    found, queries, documents, qrels = judged_problem()
+    rng = np.random.default_rng(6)
+    for some in found[30:]:
+        signal = some.scores["dense"] + 4 * some.scores["sparse"]
+        some.scores.update(dense=signal, sparse=rng.standard_normal(30))
+    kinds = ["shared words"] * 30 + ["other language"] * 10
+
+    def few(weights: HeadWeights) -> float:
+        return score_weights(found[30:], queries[30:], documents, qrels, weights)
+
+    def loss(weights: HeadWeights) -> float:
+        return few(HeadWeights(dense=1.0, sparse=0.0, colbert=0.0)) - few(weights)
+
+    assert loss(tune_weights(found, queries, documents, qrels).weights) > 0.02
+    best = tune_weights(found, queries, documents, qrels, kinds=kinds)
+    assert loss(best.weights) <= 0.003
+    parts = [score_weights(found[a:b], queries[a:b], documents, qrels, best.weights)
+             for a, b in ((0, 30), (30, 40))]  # fmt: skip
+    assert best.ndcg == pytest.approx(np.mean(parts), abs=1e-9)  # a kind counts, not its queries
+    for some, kind in zip(found, kinds, strict=True):  # now what serves one harms the other
+        signal = some.scores["dense"] + some.scores["sparse"]
+        sign = 1 if kind == kinds[0] else -1
+        some.scores.update(dense=sign * signal, sparse=-sign * signal, colbert=np.zeros(30))
+    with pytest.raises(ValueError, match="no weights keep every kind"):
+        tune_weights(found, queries, documents, qrels, kinds=kinds)
+
+
 def test_a_run_keeps_its_ranking_in_every_evaluator(tmp_path):
     """Equal scores: trec_eval would sort by document name, backwards."""
     hits = Hits([np.array([2, 0, 1])], [np.array([1.0, 1.0, 1.0], np.float32)])

@@ -251,6 +251,9 @@ def test_commands_from_corpus_to_run(tiny_dir, tmp_path, capsys):
                  str(tmp_path / "w.json")]) == 0  # fmt: skip
     best = json.loads((tmp_path / "w.json").read_text())
     assert f"nDCG@10 {best['ndcg_at_10']:.4f}" in capsys.readouterr().out
+    assert main(["tune-weights", "--index", str(index), "--queries", str(tmp_path / "q.jsonl"),
+                 "--qrels", str(tmp_path / "qrels.tsv"), "--kinds", "lang"]) == 1  # fmt: skip
+    assert f"{tmp_path / 'q.jsonl'}:1: lang (--kinds) must be a string" in capsys.readouterr().err
 
 
 def test_commands_name_what_is_wrong(tiny_dir, built, tmp_path, capsys):

@@ -6,6 +6,7 @@ extend-positions  a longer position table; texts of up to the old length give th
 init-heads        heads for an encoder without: identity, and token weights fitted to texts;
                   for a mean-pooled embedder (E5) a [CLS] that says what its mean says
 prune-vocabulary  only the pieces that given texts need, ids closed up, tokenizer rebuilt
+merge             the mean of models trained from one start: often better than each
 quantize          int8 rows, a quarter of the size
 verify            the largest difference of all outputs of two models on texts in many languages
 """
@@ -26,6 +27,8 @@ examples:
   m3jax convert extend-positions xlm-roberta-base xlm-roberta-8k --to 8194
   m3jax convert init-heads multilingual-e5 start --texts passages.jsonl --cls-from-mean
   m3jax convert prune-vocabulary MODEL SMALL --texts train/ --size 64000
+  m3jax convert merge RUN-1/model RUN-2/model merged
+  m3jax convert merge BAAI/bge-m3 RUN/model milder --weights 0.3,0.7
   m3jax convert verify bge-m3-m3jax BAAI/bge-m3
   m3jax convert verify bge-m3-m3jax bge-m3-finetuned --torch
 """
@@ -36,14 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The actions of `convert` and their arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    def action(name: str, run, first: str, second: str, help: str) -> argparse.ArgumentParser:
+    def action(
+        name: str, run, first: str, second: str, help: str, sources: str | None = None
+    ) -> argparse.ArgumentParser:
         sub = actions.add_parser(
             name,
             help=help,
             epilog=EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.add_argument(first.lower(), metavar=first, help="a model's directory or name")
+        sub.add_argument(
+            first.lower(), metavar=first, nargs=sources, help="a model's directory or name"
+        )
         sub.add_argument(second.lower(), metavar=second, help=second_help[second])
         sub.set_defaults(act=run)
         return sub
@@ -62,14 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="train the upper half of the layers, without labels, until [CLS] points "
                       "where the mean of all tokens did; some thousands of --texts")  # fmt: skip
     prune = action("prune-vocabulary", _prune, "SRC", "DST", "only the pieces some texts need")
-    prune.add_argument("--texts", nargs="+", required=True, metavar="PATH", help="training files")
-    prune.add_argument("--kind", choices=("examples", "texts"), default="examples",
-                       help="pairs (default), or {\"text\": ...} a line")  # fmt: skip
-    prune.add_argument("--min-count", type=int, default=1, help="occurrences that keep a piece")
-    prune.add_argument("--size", type=int, help="of the vocabulary, at most")
-    prune.add_argument("--power", type=float, default=1.0, metavar="P",
-                       help="below 1, languages with little text weigh more")  # fmt: skip
-    prune.add_argument("--report", metavar="JSON", help="also write the table to a file")
+    _add_prune(prune)
+    merge = action("merge", _merge, "SRC", "DST", "the mean of models trained from one start",
+                   sources="+")  # fmt: skip
+    merge.add_argument("--weights", metavar="W,W", help="of each SRC (default: equal)")
     quantize = action("quantize", _quantize, "SRC", "DST", "int8 rows, a quarter of the size")
     quantize.add_argument("--word-bytes", type=int, metavar="N",
                           help="of each word's embedding (default: its width); a quarter of the "
@@ -78,6 +81,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"default: {TOLERANCE}")
     verify.add_argument("--torch", action="store_true", help="compute B by PyTorch (transformers)")
     verify.add_argument("--max-length", type=int, default=512, help="tokens (default: 512)")
+
+
+def _add_prune(prune: argparse.ArgumentParser) -> None:
+    prune.add_argument("--texts", nargs="+", required=True, metavar="PATH", help="training files")
+    prune.add_argument("--kind", choices=("examples", "texts"), default="examples",
+                       help="pairs (default), or {\"text\": ...} a line")  # fmt: skip
+    prune.add_argument("--min-count", type=int, default=1, help="occurrences that keep a piece")
+    prune.add_argument("--size", type=int, help="of the vocabulary, at most")
+    prune.add_argument("--power", type=float, default=1.0, metavar="P",
+                       help="below 1, languages with little text weigh more")  # fmt: skip
+    prune.add_argument("--report", metavar="JSON", help="also write the table to a file")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -199,6 +213,39 @@ def _tell_spelling(rows, report: str | None) -> None:
     if report:
         text = json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False)
         Path(report).write_text(text + "\n", encoding="utf-8")
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from m3jax import pretrained
+    from m3jax.convert.merge import merge
+
+    try:
+        text = options.weights or ",".join("1" * len(options.src))
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--weights are numbers with commas, got {options.weights!r}") from None
+    model = pretrained.load(options.src[0])
+
+    def params_of(name: str) -> dict:
+        other = pretrained.load(name)
+        if other.notes:
+            raise ValueError(f"{name} lacks heads; init-heads makes them")
+        if _kind(other) != _kind(model):
+            raise ValueError(
+                f"{name} is no sibling of {options.src[0]}: other pieces, pooling or encoder; only "
+                "models trained from one start can be merged"
+            )
+        return other.params
+
+    params = merge([lambda name=name: params_of(name) for name in options.src], weights)
+    _save_like(options.src[0], options.dst, dataclasses.replace(model, params=params))
+    return _say(options.dst, f"the mean of {len(options.src)} models")
+
+
+def _kind(model: "Pretrained") -> tuple:
+    """What models must share for their parameters to mean the same."""
+    encoder = dataclasses.replace(model.config.encoder, dropout=0.0)
+    return dataclasses.replace(model.config, encoder=encoder), model.tokenizer.backend.get_vocab()
 
 
 def _quantize(options: argparse.Namespace) -> int:

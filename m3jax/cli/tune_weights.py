@@ -2,7 +2,8 @@
 
 Maximises nDCG@10 of w1*dense + w2*sparse + w3*multi-vector over the candidates of the method: a
 grid over weights that add up to 1, then finer steps around the best. Judge the result on queries
-that it was not tuned on.
+that it was not tuned on. With --kinds (languages, domains, tasks: a field of the queries) the mean
+over the kinds counts, and no kind may lose more than 0.3 points against its best head alone.
 """
 
 import argparse
@@ -16,6 +17,7 @@ examples:
   m3jax tune-weights --index INDEX --queries dev.jsonl --qrels qrels/dev.tsv
   m3jax tune-weights --index INDEX --queries dev.jsonl --qrels dev.tsv --method dense+sparse \\
       --output weights.json
+  m3jax tune-weights --index INDEX --queries dev.jsonl --qrels dev.tsv --kinds language
 """
 
 
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", required=True, metavar="FILE", help="FILE.jsonl[.gz]")
     parser.add_argument("--qrels", required=True, metavar="FILE", help="BEIR's .tsv or TREC's")
     parser.add_argument("--method", choices=("dense+sparse", "all"), default="all")
+    parser.add_argument("--kinds", metavar="FIELD", help="of the queries; no kind is to lose")
     parser.add_argument("--output", metavar="JSON", help="also write the weights to a file")
     parser.add_argument("--verify", action="store_true", help="read and check every file first")
 
@@ -40,23 +43,39 @@ def run(options: argparse.Namespace) -> int:
 
     qrels = read_qrels(options.qrels)
     ids, texts = read_queries(options.queries)
+    kinds = read_kinds(options.queries, options.kinds) if options.kinds else None
     index = open_for_search(options)
     encoded = encode_queries(index, texts, [options.method])
     found = candidates(index, encoded, options.method)
-    best = tune_weights(found, ids, index.ids, qrels)
+    best = tune_weights(found, ids, index.ids, qrels, kinds=kinds)
     judged = sum(any(grade > 0 for grade in qrels.get(query, {}).values()) for query in ids)
     w = best.weights
     print(f"{judged} of {len(ids)} queries are judged; {best.tried} weights tried")
     presets = {}
     for name in ("miracl", "mldr"):
         known = preset(name, options.method)
-        presets[name] = score_weights(found, ids, index.ids, qrels, known)
+        presets[name] = score_weights(found, ids, index.ids, qrels, known, kinds=kinds)
         print(f"{name} weights  {known.dense:g},{known.sparse:g},{known.colbert:g}  "
               f"nDCG@10 {presets[name]:.4f}")  # fmt: skip
-    print(f"best  --weights {w.dense:.4g},{w.sparse:.4g},{w.colbert:.4g}  nDCG@10 {best.ndcg:.4f}")
+    print(f"best  --weights {w.dense:.4g},{w.sparse:.4g},{w.colbert:.4g}  nDCG@10 {best.ndcg:.4f}"
+          f"{' in the mean of the kinds' * bool(kinds)}")  # fmt: skip
     if options.output:
         values = {"method": options.method, "dense": w.dense, "sparse": w.sparse,
                   "colbert": w.colbert, "ndcg_at_10": best.ndcg, "queries": judged,
-                  "presets": presets}  # fmt: skip
+                  "kinds": sorted(set(kinds or [])), "presets": presets}  # fmt: skip
         Path(options.output).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def read_kinds(path: str, field: str) -> list[str]:
+    """A field of each query; ValueError names the line that lacks it."""
+    from m3jax.text.records import numbered_lines, parse_object
+
+    lines = [(number, line) for number, line in numbered_lines(path) if line.strip()]
+    kinds = []
+    for number, line in lines:
+        value = parse_object(line, f"{path}:{number}").get(field)
+        if not isinstance(value, str):
+            raise ValueError(f"{path}:{number}: {field} (--kinds) must be a string, got {value!r}")
+        kinds.append(value)
+    return kinds

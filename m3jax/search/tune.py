@@ -3,11 +3,11 @@
 The ranking of w1 s_dense + w2 s_lex + w3 s_mul depends on the ratios alone, so the search goes
 over weights that add up to 1: a grid first, then finer steps around the best.
 
-q  queries    n  most candidates of a query    h  heads
+q  queries    n  most candidates of a query    h  heads    k  kinds of queries
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,9 @@ from m3jax.search.fuse import HEADS
 from m3jax.search.methods import Candidates
 from m3jax.search.trec import Qrels
 
-GRID = 20  # steps of the simplex: 231 triples, 21 pairs
+GRID = 40  # steps of the simplex: 861 triples, 41 pairs
 REFINEMENTS = 4  # halvings of the step
+SLACK = 0.003  # of nDCG: what the weights may cost a kind of queries
 
 
 class Tuned(NamedTuple):
@@ -42,32 +43,64 @@ def tune_weights(
     document_ids: Sequence[str],
     qrels: Qrels,
     *,
+    kinds: Sequence[str] | None = None,
     grid: int = GRID,
     depth: int = 10,
 ) -> Tuned:
     """The weights with the highest mean nDCG@depth over the queries that have judgements.
 
+    With `kinds`, one a query, the mean of the kinds' means counts, and weights under which a kind
+    falls more than SLACK below its best head alone are passed over: no kind pays for the others.
     Equal scores go to the weights tried first, which lie nearest to even ones. Raises ValueError
-    where no query has a relevant document.
+    where no query has a relevant document, or no weights are left.
     """
     heads = tuple(head for head in HEADS if head in found[0].scores) if found else ()
     problem = _problem(found, heads, query_ids, document_ids, qrels, depth)
+    members = _members(query_ids, qrels, kinds)
+    alone = [members @ ndcgs(problem, row, depth) for row in np.eye(len(heads))]
+    floor = np.max(alone, axis=0) - SLACK if kinds else np.zeros(1)
+
+    def value(weights: np.ndarray) -> float:
+        means = members @ ndcgs(problem, weights, depth)
+        return float(means.mean()) if (means >= floor).all() else -1.0
+
     points = [p for p in itertools.product(range(grid + 1), repeat=len(heads)) if sum(p) == grid]
     starts = [np.array(p) / grid for p in points]
     starts.sort(key=lambda w: float(np.square(w - 1 / len(heads)).sum()))
-    tried = [(ndcg(problem, w, depth), w) for w in starts]
-    best = max(tried, key=lambda pair: pair[0])
-    count = len(tried)
-    step = 0.5 / grid
-    for _ in range(REFINEMENTS):
-        near = [best[1] + step * (np.eye(len(heads))[i] - np.eye(len(heads))[j])
-                for i, j in itertools.permutations(range(len(heads)), 2)]  # fmt: skip
-        near = [w for w in near if w.min() >= 0]
-        count += len(near)
-        best = max([best, *((ndcg(problem, w, depth), w) for w in near)], key=lambda pair: pair[0])
-        step /= 2
+    best, count = _search(value, starts, 0.5 / grid)
+    if best[0] < 0:
+        raise ValueError(f"no weights keep every kind within {100 * SLACK:g} points of its best "
+                         "head alone; tune without kinds, or each kind for itself")  # fmt: skip
     weights = {head: 0.0 for head in HEADS} | dict(zip(heads, map(float, best[1]), strict=True))
     return Tuned(HeadWeights(**weights), best[0], count)
+
+
+def _search(
+    value: Callable[[np.ndarray], float], starts: Sequence[np.ndarray], step: float
+) -> tuple[tuple[float, np.ndarray], int]:
+    """(value, weights) of the best start or of its neighbours by ever finer steps; how many were
+    tried."""
+    best = max(((value(w), w) for w in starts), key=lambda pair: pair[0])
+    count, moves = len(starts), np.eye(len(starts[0]))
+    for _ in range(REFINEMENTS):
+        near = [best[1] + step * (moves[i] - moves[j])
+                for i, j in itertools.permutations(range(len(moves)), 2)]  # fmt: skip
+        near = [w for w in near if w.min() >= 0]
+        count += len(near)
+        best = max([best, *((value(w), w) for w in near)], key=lambda pair: pair[0])
+        step /= 2
+    return best, count
+
+
+def _members(
+    query_ids: Sequence[str], qrels: Qrels, kinds: Sequence[str] | None
+) -> Float[np.ndarray, "k q"]:
+    """Rows that take the mean over each kind of the judged queries; one row without kinds."""
+    judged = [any(g > 0 for g in qrels.get(query, {}).values()) for query in query_ids]
+    kinds = kinds or [""] * len(query_ids)
+    names = [kind for kind, kept in zip(kinds, judged, strict=True) if kept]
+    rows = np.array([[name == kind for name in names] for kind in dict.fromkeys(names)], float)
+    return rows / rows.sum(axis=1, keepdims=True)
 
 
 def score_weights(
@@ -76,22 +109,26 @@ def score_weights(
     document_ids: Sequence[str],
     qrels: Qrels,
     weights: HeadWeights,
+    *,
+    kinds: Sequence[str] | None = None,
     depth: int = 10,
 ) -> float:
-    """The mean nDCG@depth under given weights."""
+    """The mean nDCG@depth under given weights; of the kinds' means, as `tune_weights` has it."""
     heads = tuple(head for head in HEADS if head in found[0].scores) if found else ()
     problem = _problem(found, heads, query_ids, document_ids, qrels, depth)
-    return ndcg(problem, np.array([getattr(weights, head) for head in heads]), depth)
+    row = np.array([getattr(weights, head) for head in heads])
+    return float((_members(query_ids, qrels, kinds) @ ndcgs(problem, row, depth)).mean())
 
 
-def ndcg(problem: _Problem, weights: Float[np.ndarray, " h"], depth: int) -> float:
-    """Mean over queries of sum_r gain_r / log2(1 + r) over the ideal sum, trec_eval's form."""
+def ndcgs(
+    problem: _Problem, weights: Float[np.ndarray, " h"], depth: int
+) -> Float[np.ndarray, " q"]:
+    """Of each query: sum_r gain_r / log2(1 + r) over the ideal sum, trec_eval's form."""
     filled = np.isfinite(problem.scores[:, :, 0])
     total = np.where(filled, np.where(filled[:, :, None], problem.scores, 0) @ weights, -np.inf)
     order = np.argsort(-total, axis=1, kind="stable")[:, :depth]
     gains = np.take_along_axis(problem.gains, order, axis=1)
-    found = (gains / np.log2(2 + np.arange(order.shape[1]))).sum(axis=1)
-    return float((found / problem.ideal).mean())
+    return (gains / np.log2(2 + np.arange(order.shape[1]))).sum(axis=1) / problem.ideal
 
 
 def _problem(
