@@ -212,7 +212,8 @@ def test_the_module_without_arguments_says_how_to_go_on():
 # ---- running them ------------------------------------------------------------------------------
 
 # What a page's commands expect to find -> what makes it, in `stage`. Names become paths.
-NAMES = {"BAAI/bge-m3": "MODEL", "path/to/xlm-roberta": "PLAIN"}
+NAMES = {"BAAI/bge-m3": "MODEL", "path/to/xlm-roberta": "PLAIN",
+         "multilingual-e5": "PLAIN"}  # fmt: skip
 # A command that holds one of these is not run, for this reason.
 NOT_RUN = {
     "pip": "installs packages", "pytest": "is this", "git": "changes the checkout",
@@ -254,6 +255,7 @@ def stage(tmp_path, tmp_path_factory, monkeypatch):
         (directory / "qrels" / "test.tsv").write_text(header + rows, encoding="utf-8")
     write_lines(tmp_path / "corpus.jsonl", corpus)
     write_lines(tmp_path / "texts.jsonl", corpus[:1])  # README's `echo`
+    write_lines(tmp_path / "passages.jsonl", [{"text": p.text[:120]} for p in sample.passages()])
     data = (tmp_path / "corpus.jsonl").read_bytes()
     (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(data))
     first = jax.devices()[:1]
