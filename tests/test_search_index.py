@@ -16,6 +16,7 @@ from tiny import TEXTS, write_tiny_model
 
 from m3jax import M3Embedder
 from m3jax.cli.main import main
+from m3jax.cli.tune_weights import read_kinds
 from m3jax.config import HeadWeights
 from m3jax.search.corpus import read_shards
 from m3jax.search.embeddings import concatenate
@@ -254,6 +255,8 @@ def test_commands_from_corpus_to_run(tiny_dir, tmp_path, capsys):
     assert main(["tune-weights", "--index", str(index), "--queries", str(tmp_path / "q.jsonl"),
                  "--qrels", str(tmp_path / "qrels.tsv"), "--kinds", "lang"]) == 1  # fmt: skip
     assert f"{tmp_path / 'q.jsonl'}:1: lang (--kinds) must be a string" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="name a file, not -"):
+        read_kinds("-", "lang")
 
 
 def test_commands_name_what_is_wrong(tiny_dir, built, tmp_path, capsys):

@@ -227,7 +227,7 @@ def _merge(options: argparse.Namespace) -> int:
     model = pretrained.load(options.src[0])
 
     def params_of(name: str) -> dict:
-        other = pretrained.load(name)
+        other = model if name == options.src[0] else pretrained.load(name)
         if other.notes:
             raise ValueError(f"{name} lacks heads; init-heads makes them")
         if _kind(other) != _kind(model):

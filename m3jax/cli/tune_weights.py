@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", required=True, metavar="FILE", help="FILE.jsonl[.gz]")
     parser.add_argument("--qrels", required=True, metavar="FILE", help="BEIR's .tsv or TREC's")
     parser.add_argument("--method", choices=("dense+sparse", "all"), default="all")
-    parser.add_argument("--kinds", metavar="FIELD", help="of the queries; no kind is to lose")
+    parser.add_argument(
+        "--kinds", metavar="FIELD", help="of the queries, a string: their kind; none is to lose"
+    )
     parser.add_argument("--output", metavar="JSON", help="also write the weights to a file")
     parser.add_argument("--verify", action="store_true", help="read and check every file first")
 
@@ -71,6 +73,8 @@ def read_kinds(path: str, field: str) -> list[str]:
     """A field of each query; ValueError names the line that lacks it."""
     from m3jax.text.records import numbered_lines, parse_object
 
+    if path == "-":
+        raise ValueError("--kinds reads the queries once more: name a file, not -")
     lines = [(number, line) for number, line in numbered_lines(path) if line.strip()]
     kinds = []
     for number, line in lines:
