@@ -1,6 +1,6 @@
 """What the small format of the bundled model costs: int8 beside the float32 weights it came from.
 
-    python experiments/bundle_loss.py --float WORK/finetune/model --eval EVAL [--model m3-mini]
+    python experiments/bundle_loss.py --float WORK/merged --eval EVAL [--model m3-mini]
 
 Family help-x of EVAL (help pages, titles in 32 locales, pages in English), both models with the
 same weights of the hybrid. Writes results/bundle_loss.json.

@@ -26,6 +26,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
     options = parser.parse_args()
+    options.weights = options.weights or "mldr"
     tasks = tasks_of(options, ("longdoc", "longdoc-man"))
     curve: dict[str, dict[int, float]] = {}
     last = []
@@ -47,7 +48,7 @@ def results_at(options: argparse.Namespace, tasks) -> list:
 
     model = M3Embedder.from_pretrained(options.model)
     found = baseline(options, tasks)
-    settings = m3_settings(options, weights=options.weights or "mldr", methods=M3_METHODS)
+    settings = m3_settings(options, methods=M3_METHODS)
     found += evaluate(model, tasks, options.work, settings, tell=tell)
     many = m3_settings(options, methods=("dense",), store="needed", cls_every=256)
     results = evaluate(model, tasks, options.work, many, tell=tell)

@@ -4,7 +4,7 @@
         [--steps 60] [--seeds 3] [--new-head]
 
 DIR is a model before fine-tuning, MINED its training file with hard negatives (both are steps of
-experiments/train_m3_mini.py: WORK/contrastive/model and WORK/mined.jsonl). Each pair of runs has
+experiments/train_m3_mini.py: contrastive/model and mined.jsonl in WORK/far). Each pair of runs has
 the same steps, data and seed; only `loss.self_distill` differs. With --new-head the sparse head
 starts at random, as the paper's does; without, from token weights fitted to the backbone. Run again
 after a stop, it goes on. Writes results/table6_self_distillation[_new_head].{json,md,png}.
@@ -75,8 +75,9 @@ def new_head(model: str, path: Path) -> Path:
 def train(options: argparse.Namespace, name: str, seed: int) -> Path:
     """`m3jax train`, as a user runs it; the model's directory."""
     workdir = options.work / f"{name}-{seed}"
-    fields = [f"steps={options.steps}", f"seed={seed}", f"data.seed={seed}",
-              f"loss.self_distill={name == 'with'}",
+    # The paper's lambda 2; the recipe's own is higher.
+    fields = ["loss.weights.sparse=0.1", f"loss.self_distill={name == 'with'}",
+              f"steps={options.steps}", f"seed={seed}", f"data.seed={seed}",
               f"loss.self_distill_start={options.start}"]  # fmt: skip
     command = [sys.executable, "-m", "m3jax", "train", "--config", str(CONFIG)]
     command += ["--model", options.model, "--data", options.data, "--workdir", str(workdir)]

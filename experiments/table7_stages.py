@@ -3,13 +3,14 @@
     python experiments/table7_stages.py --model START --contrastive PAIRS --data MINED \\
         --eval EVAL [--layers 3] [--steps 300] [--seeds 1]
 
-START, PAIRS and MINED are made by experiments/train_m3_mini.py (WORK/start, contrastive.jsonl and
-mined.jsonl). The paper starts from XLM-R, which has seen no retrieval; an E5 backbone has, so that
-its layers would hide what the stages give. Here they are thrown away: the encoder has a few new
-layers over START's token embeddings (kept and frozen: none could be learned from this little text;
-of 30,000 pieces, as RetroMAE guesses among all pieces and 250,000 take most of its time) and goes
-through fine-tuning alone, RetroMAE and fine-tuning, and all three stages, the same number of steps
-in each. Run again after a stop, it goes on. Writes results/table7_stages.{json,md,png}.
+START, PAIRS and MINED are made by experiments/train_m3_mini.py (WORK/start, and contrastive.jsonl
+and mined.jsonl in WORK/far). The paper starts from XLM-R, which has seen no retrieval; an E5
+backbone has, so that its layers would hide what the stages give. Here they are thrown away: the
+encoder has a few new layers over START's token embeddings (kept and frozen: none could be learned
+from this little text; of 30,000 pieces, as RetroMAE guesses among all pieces and 250,000 take most
+of its time) and goes through fine-tuning alone, RetroMAE and fine-tuning, and all three stages, the
+same number of steps in each. Run again after a stop, it goes on. Writes
+results/table7_stages.{json,md,png}.
 """
 
 import argparse

@@ -3,27 +3,36 @@
     python experiments/train_m3_mini.py --backbone DIR --data TRAIN --work WORK [--scale 1]
 
 DIR: multilingual-e5-small as XLM-RoBERTa. TRAIN: training files by kind: qa_LANG_*, xqa_A-B_*,
-help_LANG, long_LANG, par_LANG-en_*, ntrex/*. Steps, each skipped where its output stands, so that
-the same command goes on after a stop:
+help_LANG, long_LANG, par_LANG-en_*, ntrex/*. From one start three runs: one held near to the
+backbone, one that goes farther, one whose [CLS] learns from pairs alone; the mean of their
+parameters ships. Steps, each skipped where its output stands, so that the same command goes on after
+a stop:
 
 start        words in 96 bytes, 8,194 positions, heads: the identity and fitted token weights
+             and then in WORK/near, WORK/far and WORK/plain
+cls          [CLS] learns what the mean over all tokens, the backbone's own vector, knows (not in
+             WORK/plain)
 contrastive  configs/m3_mini/contrastive.py
 heads        the sparse head alone, over frozen hidden states
 mine         two hard negatives a question, by all scores of the stage before
 finetune     configs/m3_mini/finetune.py
+             and in WORK again
+merged       the mean of the parameters of the runs
 bundle       int8
 
---scale multiplies the examples of both stages; --smoke runs everything on a handful in minutes.
+--scale multiplies the examples of all stages; --smoke runs everything on a handful in minutes.
 """
 
 import argparse
 import dataclasses
 import gzip
+import hashlib
 import json
 import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,61 +41,82 @@ import numpy as np
 WORD_BYTES = 96
 POSITIONS = 8194
 CONFIGS = Path(__file__).parents[1] / "configs" / "m3_mini"
-# (files, examples in all, name of their batches' source; "": each file is one; "LANG": each
-# language). Files of one row share the number in proportion to the roots of their sizes.
+# (files, examples in the near run and in the others, name of their batches' source; "": each file
+# is one; "LANG": each language). Files of one row share the number in proportion to the roots of
+# their sizes.
 CONTRASTIVE = (
-    ("par_*_help*", 2400, "par_help"), ("par_*_mintaka*", 900, "par_mintaka"),
-    ("par_*_tatoeba*", 1500, "par_tatoeba"), ("par_*_tanaka*", 300, "par_tanaka"),
-    ("ntrex/*", 5400, "ntrex"), ("xqa_*_afriqa*", 900, "xqa_afriqa"),
-    ("xqa_*-de_mlqa*", 384, "xqa_de"), ("xqa_*-es_mlqa*", 384, "xqa_es"),
-    ("xqa_*-vi_mlqa*", 384, "xqa_vi"), ("xqa_*-zh_mlqa*", 384, "xqa_zh"),
-    ("qa_*", 1920, ""), ("help_*", 960, ""),
+    ("par_*_help*", (1200, 2400), "par_help"), ("par_*_mintaka*", (500, 900), "par_mintaka"),
+    ("par_*_tatoeba*", (800, 1500), "par_tatoeba"), ("par_*_tanaka*", (200, 300), "par_tanaka"),
+    ("ntrex/*", (3000, 4800), "ntrex"), ("xqa_*_afriqa*", (900, 900), "xqa_afriqa"),
+    ("xqa_*-de_mlqa*", (384, 384), "xqa_de"), ("xqa_*-es_mlqa*", (384, 384), "xqa_es"),
+    ("xqa_*-vi_mlqa*", (384, 384), "xqa_vi"), ("xqa_*-zh_mlqa*", (384, 384), "xqa_zh"),
+    ("qa_*", (2400, 2600), ""), ("help_*", (900, 960), ""),
 )  # fmt: skip
 FINETUNE = (
-    ("qa_*", 2400, "LANG"), ("xqa_*_afriqa*", 260, "xqa_afriqa"),
-    ("xqa_*_mlqa*", 450, "xqa_mlqa"), ("help_*", 290, "help"), ("par_*_help*", 170, "par_help"),
-    ("ntrex/*", 230, "ntrex"), ("long_*", 60, "long"),
+    ("qa_*", (2400, 2800), "LANG"), ("xqa_*_afriqa*", (260, 260), "xqa_afriqa"),
+    ("xqa_*_mlqa*", (450, 500), "xqa_mlqa"), ("help_*", (290, 350), "help"),
+    ("par_*_help*", (170, 200), "par_help"), ("ntrex/*", (230, 230), "ntrex"),
+    ("long_*", (90, 90), "long"),
 )  # fmt: skip
 RECIPES = {"contrastive": CONTRASTIVE, "finetune": FINETUNE}
-# Not fine-tuned on: questions that only their own passage gives a sense ("What did the author
+RUNS = ("near", "far", "plain")
+# What differs from the configurations, and the seed that draws the examples.
+FIELDS = {
+    "near": {"contrastive": ["optimizer.learning_rate=7e-5", "optimizer.freeze_layers=4"],
+             "finetune": ["loss.weights.sparse=0.5"]},
+    "far": {"contrastive": [], "finetune": []},
+    "plain": {"contrastive": ["optimizer.freeze_layers=0"],
+              "finetune": ["loss.weights.sparse=0.1"]},
+}  # fmt: skip
+DRAWS = {"near": 1, "far": 1, "plain": 5}
+# Not trained on: questions that only their own passage gives a sense ("What did the author
 # think?"), so that many other passages answer them as well; texts whose licence forbids derived
 # works, or that have none upstream.
 LEFT_OUT = {"squadshifts-amazon", "squadshifts-reddit", "qnlieu", "korquad-long", "tquad-long"}
 # Characters: longer passages stay only in long_* files.
 LONGEST = {"contrastive": 6000, "finetune": 1000}
+CLS_PAIRS = 3300  # whose texts [CLS] learns from
 
 
 def main() -> None:
     """All steps, in order."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--backbone", required=True, type=Path)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--until", default="bundle", choices=(
-        "start", "contrastive", "heads", "mine", "finetune", "bundle"))  # fmt: skip
     options = parser.parse_args()
-    work, scale = options.work, 0.02 if options.smoke else options.scale
-    fields = ["steps=4", "save_every=0"] if options.smoke else []
-    steps = {
-        "start": lambda: start(options.backbone, options.data, work),
-        "contrastive": lambda: train("contrastive", work / "start",
-                                     sample("contrastive", options.data, work, scale), work,
-                                     fields),
-        "heads": lambda: heads(options.data, work, scale),
-        "mine": lambda: mine(work, sample("finetune", options.data, work, scale)),
-        "finetune": lambda: train("finetune", work / "heads", work / "mined.jsonl", work, fields),
-        "bundle": lambda: run("convert", "quantize", work / "finetune" / "model", work / "m3-mini"),
-    }  # fmt: skip
-    outputs = {"contrastive": "contrastive/model", "mine": "mined.jsonl",
-               "finetune": "finetune/model", "bundle": "m3-mini"}  # fmt: skip
-    for name, step in steps.items():
-        if not (work / outputs.get(name, name)).exists():
-            print(f"-- {name}", flush=True)
-            step()
-        if name == options.until:
-            break
+    work, models = options.work, [options.work / name / "finetune" / "model" for name in RUNS]
+    step(work / "start", lambda: start(options.backbone, options.data, work))
+    for name in RUNS:
+        one_run(name, options.data, work, 0.02 if options.smoke else options.scale, options.smoke)
+    step(work / "merged", lambda: run("convert", "merge", *models, work / "merged"))
+    step(work / "m3-mini", lambda: run("convert", "quantize", work / "merged", work / "m3-mini"))
+
+
+def one_run(name: str, data: Path, work: Path, scale: float, smoke: bool) -> None:
+    """From the start to a model with three heads in WORK/NAME."""
+    here, fields = work / name, FIELDS[name]
+    few = ["steps=4", "save_every=0"] if smoke else []
+    pairs = sample("contrastive", data, here, scale)
+    first = work / "start" if name == "plain" else here / "cls"
+    step(first, lambda: cls(work / "start", pairs, here))
+    step(here / "contrastive" / "model", lambda: train("contrastive", first, pairs, here,
+                                                       fields["contrastive"] + few))  # fmt: skip
+    step(here / "heads", lambda: heads(data, here, scale))
+    step(here / "mined.jsonl", lambda: mine(here, sample("finetune", data, here, scale)))
+    step(here / "finetune" / "model", lambda: train("finetune", here / "heads",
+         here / "mined.jsonl", here, fields["finetune"] + few))  # fmt: skip
+
+
+def step(output: Path, make: Callable[[], None]) -> None:
+    """Makes what is not there yet."""
+    if not output.exists():
+        print(f"-- {output}", flush=True)
+        make()
 
 
 def start(backbone: Path, data: Path, work: Path) -> None:
@@ -111,15 +141,16 @@ def start(backbone: Path, data: Path, work: Path) -> None:
 
 
 def sample(stage: str, data: Path, work: Path, scale: float) -> Path:
-    """The examples of a stage, by a fixed seed, in random order."""
-    path = work / f"{stage}.jsonl"
+    """The examples of a stage of the run in `work`, by a fixed seed, in random order."""
+    path, which, draw = work / f"{stage}.jsonl", work.name != "near", DRAWS[work.name]
     if path.is_file():
         return path
     rows = []
-    for pattern, count, source in RECIPES[stage]:
-        for line in pick(sorted(data.glob(f"{pattern}.jsonl.gz")), max(2, round(count * scale)), 1):
+    for pattern, counts, source in RECIPES[stage]:
+        count = max(2, round(counts[which] * scale))
+        for line in pick(sorted(data.glob(f"{pattern}.jsonl.gz")), count, draw):
             record = json.loads(line)
-            if stage == "finetune" and record["source"] in LEFT_OUT:
+            if record["source"] in LEFT_OUT:
                 continue
             if pattern.startswith("long") or len(record["pos"][0]) <= LONGEST[stage]:
                 rows.append(record | {"source": named(source, record)})
@@ -136,19 +167,45 @@ def named(source: str, record: dict) -> str:
     return f"qa_{record['lang']}" if source == "LANG" else source or record["file"]
 
 
-def pick(files: list[Path], count: int, seed: int) -> list[str]:
-    """About `count` lines of files, in proportion to the roots of their sizes."""
+def pick(files: list[Path], count: int, seed: int, dev: bool = False) -> list[str]:
+    """About `count` lines of files, in proportion to the roots of their sizes; to train on or,
+    those that are never trained on, for development."""
     lines = {}
     for file in files:
         with gzip.open(file, "rt", encoding="utf-8") as stream:
             name = json.dumps(file.name.split(".")[0])
-            lines[file] = [f'{{"file": {name}, {line.lstrip()[1:]}' for line in stream]
+            kept = (line for line in stream if held_out(json.loads(line)["pos"][0]) == dev)
+            lines[file] = [f'{{"file": {name}, {line.lstrip()[1:]}' for line in kept]
     total = sum(len(found) ** 0.5 for found in lines.values())
     draw, out = random.Random(seed), []
     for found in lines.values():
         share = max(1, round(count * len(found) ** 0.5 / total))
         out += draw.sample(found, min(share, len(found)))
     return out
+
+
+def held_out(passage: str) -> bool:
+    """One passage of 16, whatever file it stands in."""
+    return hashlib.sha256(passage.encode()).digest()[0] % 16 == 0
+
+
+def cls(source: Path, pairs: Path, work: Path) -> None:
+    """From the mean, the backbone's vector, to [CLS], M3's, in the upper half of the layers."""
+    from m3jax import pretrained
+    from m3jax.train.cls_from_mean import cls_from_mean
+
+    def tell(done: int, steps: int, loss: float) -> None:
+        if done % 10 == 0 or done == steps:
+            print(f"step {done} of {steps}  loss {loss:.4f}", flush=True)
+
+    rows = [json.loads(line) for line in pairs.open(encoding="utf-8")][:CLS_PAIRS]
+    texts = list(dict.fromkeys(text for row in rows for text in (row["query"], row["pos"][0])))
+    model = pretrained.load(source)
+    height = min(16, 1 + len(texts) // 40)  # few texts in a smoke run
+    params = cls_from_mean(model.params, model.config, model.tokenizer, texts,
+                           freeze_layers=model.config.encoder.layers // 2, rows=height,
+                           tell=tell)  # fmt: skip
+    pretrained.save(work / "cls", dataclasses.replace(model, params=params, notes=()))
 
 
 def heads(data: Path, work: Path, scale: float) -> None:

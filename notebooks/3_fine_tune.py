@@ -110,7 +110,7 @@ display(Image(str(WORK / "run" / "curves.png")))
 # %% [markdown]
 # ## Before and after
 # The bundled model knows texts like these: 43 questions leave little to gain and wide intervals. On
-# a field of your own the difference is what to look at: here it is about a point either way, well
+# a field of your own the difference is what to look at: here it is one or two points down, well
 # within the intervals. The rest of the report stands in the file.
 
 # %%
