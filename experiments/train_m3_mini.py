@@ -5,8 +5,8 @@
 DIR: multilingual-e5-small as XLM-RoBERTa. TRAIN: training files by kind: qa_LANG_*, xqa_A-B_*,
 help_LANG, long_LANG, par_LANG-en_*, ntrex/*. From one start three runs: one held near to the
 backbone, one that goes farther, one whose [CLS] learns from pairs alone; the mean of their
-parameters ships. Steps, each skipped where its output stands, so that the same command goes on after
-a stop:
+parameters ships. Steps, each skipped where its output stands, so that the same command goes on
+after a stop:
 
 start        words in 96 bytes, 8,194 positions, heads: the identity and fitted token weights
              and then in WORK/near, WORK/far and WORK/plain

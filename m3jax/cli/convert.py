@@ -220,8 +220,8 @@ def _merge(options: argparse.Namespace) -> int:
     from m3jax.convert.merge import merge
 
     try:
-        text = options.weights or ",".join("1" * len(options.src))
-        weights = [float(part) for part in text.split(",")]
+        given = options.weights.split(",") if options.weights else [1.0] * len(options.src)
+        weights = [float(weight) for weight in given]
     except ValueError:
         raise ValueError(f"--weights are numbers with commas, got {options.weights!r}") from None
     model = pretrained.load(options.src[0])
