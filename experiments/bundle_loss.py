@@ -6,15 +6,15 @@ Family help-x of EVAL (help pages, titles in 32 locales, pages in English), both
 same weights of the hybrid. Writes results/bundle_loss.json.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
 from mini_tables import M3_METHODS, m3_settings, parser_of, tasks_of, tell
 
-from m3jax import M3Embedder
+from m3jax import M3Embedder, pretrained
 from m3jax.evaluate.averages import summarise
 from m3jax.evaluate.run import evaluate
-from m3jax.search.fuse import PRESETS
 
 MEASURE = "nDCG@10"
 
@@ -22,11 +22,11 @@ if __name__ == "__main__":
     parser = parser_of(__doc__)
     parser.add_argument("--float", dest="unquantised", required=True)
     options = parser.parse_args()
-    options.weights = options.weights or (options.model if options.model in PRESETS else None)
     tasks = tasks_of(options, ("help-x",))
-    found = {}
+    weights, found = pretrained.read_fusion(pretrained.resolve(options.model)), {}
     for name, source in (("float32", options.unquantised), ("int8", options.model)):
-        model = M3Embedder.from_pretrained(source)
+        loaded = pretrained.load(source)
+        model = M3Embedder(dataclasses.replace(loaded, fusion=weights))
         settings = m3_settings(options, methods=M3_METHODS)
         results = evaluate(model, tasks, options.work, settings, tell=tell)
         levels = summarise(results).overall[MEASURE]["all"]

@@ -33,7 +33,7 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--max-queries", type=int, default=200, help="of a set; 0: all")
     parser.add_argument("--passage-length", type=int, default=512)
     parser.add_argument(
-        "--weights", help="of the fused methods: D,S,M or a preset (default: the model's)"
+        "--weights", help="of the fused methods: D,S,M or a benchmark's (default: the model's)"
     )
     parser.add_argument("--work", type=Path, default=Path("build/tables"))
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -77,8 +77,8 @@ def m3_settings(options: argparse.Namespace, **changes) -> Settings:
     from m3jax.cli.options import parse_weights
     from m3jax.search.fuse import PRESETS
 
-    weights = options.weights or (options.model if options.model in PRESETS else None)
-    if weights and weights not in PRESETS:
+    weights = options.weights
+    if weights not in PRESETS:
         weights = parse_weights(weights, "all")
     values = {"methods": M3_METHODS, "passage_length": options.passage_length, "weights": weights}
     return Settings(**(values | changes))

@@ -88,7 +88,7 @@ def train(options: argparse.Namespace, name: str, seed: int) -> Path:
     return workdir / "model"
 
 
-def measure(model: Path, options: argparse.Namespace) -> dict[str, float]:
+def measure(model: Path, options: argparse.Namespace, methods=METHODS) -> dict[str, float]:
     """nDCG@10 in percent of each head, the mean over tasks, then families."""
     from m3jax import M3Embedder
     from m3jax.evaluate.averages import summarise
@@ -101,10 +101,10 @@ def measure(model: Path, options: argparse.Namespace) -> dict[str, float]:
         for name in options.tasks
         for task in read_tasks(options.eval / name, max_queries=options.max_queries)
     ]
-    settings = Settings(methods=METHODS, passage_length=options.passage_length)
+    settings = Settings(methods=methods, passage_length=options.passage_length)
     results = evaluate(M3Embedder.from_pretrained(model), tasks, options.work / "eval", settings)
     levels = summarise(results).overall[MEASURE]["all"]
-    return {method: round(100 * levels[method].value, 2) for method in METHODS}
+    return {method: round(100 * levels[method].value, 2) for method in methods}
 
 
 def write(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) -> None:
@@ -135,21 +135,21 @@ def spread(values: list[float]) -> str:
     return f"{np.mean(values):.1f} ± {np.std(values):.1f}" if values else "-"
 
 
-def draw(path: Path, runs: dict[str, list[dict[str, float]]]) -> None:
+def draw(path: Path, runs: dict[str, list[dict[str, float]]], methods=METHODS) -> None:
     """A group of bars for each head, one of each kind of run; a dot a seed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.8, 3.2), dpi=150)
     axes = figure.subplots()
     for place, (name, found) in enumerate(runs.items()):
-        for number, method in enumerate(METHODS):
+        for number, method in enumerate(methods):
             values = [row[method] for row in found]
             if values:
                 x = number + 0.8 * ((place + 0.5) / len(runs) - 0.5)
                 axes.bar(x, np.mean(values), 0.72 / len(runs), color=COLOURS[place],
                          label=None if number else name)  # fmt: skip
                 axes.plot([x] * len(values), values, "k.", markersize=4)
-    axes.set_xticks(range(len(METHODS)), METHODS)
+    axes.set_xticks(range(len(methods)), methods)
     axes.set_ylabel(f"{MEASURE}, percent")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))

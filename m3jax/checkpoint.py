@@ -5,6 +5,7 @@ wrote, each its own pieces.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 def write_metadata(directory: Path, values: dict[str, Any]) -> None:
     """Writes the JSON document that says what the arrays are."""
     text = json.dumps({"format": "m3jax", "version": VERSION, **values}, indent=2, sort_keys=True)
-    (directory / METADATA).write_text(text + "\n", encoding="utf-8")
+    scratch = directory / f".{METADATA}"
+    scratch.write_text(text + "\n", encoding="utf-8")
+    os.replace(scratch, directory / METADATA)
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:

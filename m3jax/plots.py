@@ -33,7 +33,7 @@ def explain(
 ) -> "Figure":
     """Lexical matches as bars, the max-sim alignment as a heat map, the scores in the title.
 
-    `fusion` weighs dense, sparse and colbert in the sum: by default the paper's 1, 0.3, 1. Of a
+    `fusion` weighs dense, sparse and colbert in the sum: by default as the model does. Of a
     long text only the tokens that matter are drawn, and the axis says so. A script for which no
     font is installed shows as boxes; `m3jax score --html` has no such limit.
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from m3jax import checkpoint, sharding
-from m3jax.config import M3Config, from_json, to_json
+from m3jax.config import HeadWeights, M3Config, from_json, to_json
 from m3jax.convert import files, quantized
 from m3jax.convert.heads import fresh_heads
 from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS, from_torch
@@ -35,13 +35,15 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A model in memory. `notes` says what a user should know of how it came to be."""
+    """A model in memory. `notes` says what a user should know of how it came to be; `fusion` has
+    the weights of its hybrid by method (`dense+sparse`, `all`), where they were tuned for it."""
 
     params: dict[str, Any]
     config: M3Config
     tokenizer: Tokenizer
     source: str
     notes: tuple[str, ...] = ()
+    fusion: dict[str, HeadWeights] = dataclasses.field(default_factory=dict)
 
 
 def load(
@@ -74,7 +76,7 @@ def load(
         )
     for note in notes:
         log.warning("%s: %s", directory, note)
-    return Pretrained(params, config, tokenizer, str(name_or_dir), notes)
+    return Pretrained(params, config, tokenizer, str(name_or_dir), notes, read_fusion(directory))
 
 
 def save(directory: Path | str, model: Pretrained, replace: bool = False) -> None:
@@ -139,6 +141,40 @@ def resolve(name_or_dir: str | Path, cache_dir: str | None = None) -> Path:
             f"{name!r} is no directory here and could not be fetched from the Hugging Face hub: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def read_fusion(directory: Path | str) -> dict[str, HeadWeights]:
+    """The weights of the hybrid that a directory of ours keeps; {} where it has none.
+
+    ValueError, naming the file, where they are no weights.
+    """
+    if not (Path(directory) / checkpoint.METADATA).is_file():
+        return {}
+    stored = checkpoint.read_metadata(Path(directory)).get("fusion", {})
+    try:
+        return {method: from_json(HeadWeights, stored[method]) for method in stored}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{Path(directory) / checkpoint.METADATA}: fusion must hold dense, sparse and colbert "
+            f"for each method: {error}"
+        ) from error
+
+
+def write_fusion(directory: Path | str, method: str, weights: HeadWeights) -> None:
+    """Keeps the weights of a fused method with a model: they become its default."""
+    check_keeps_fusion(directory)
+    values = checkpoint.read_metadata(Path(directory))
+    values["fusion"] = values.get("fusion", {}) | {method: to_json(weights)}
+    checkpoint.write_metadata(Path(directory), values)
+
+
+def check_keeps_fusion(directory: Path | str) -> None:
+    """FileNotFoundError where `directory` is none of ours: no other has a place for weights."""
+    if not (Path(directory) / checkpoint.METADATA).is_file():
+        raise FileNotFoundError(
+            f"{directory} has no {checkpoint.METADATA}: only a model's directory made by m3jax "
+            "keeps weights; `m3jax convert from-hf` makes one"
+        )
 
 
 def bundled_names() -> list[str]:
@@ -209,4 +245,7 @@ def _place(leaves: Any, mesh: Mesh, nested: bool = True) -> dict[str, Any]:
 
 def _finish(directory: Path, model: Pretrained, weights: str) -> None:
     model.tokenizer.save(directory, packed=weights == "int8")
-    checkpoint.write_metadata(directory, {"config": to_json(model.config), "weights": weights})
+    values = {"config": to_json(model.config), "weights": weights}
+    if model.fusion:
+        values["fusion"] = {name: to_json(own) for name, own in model.fusion.items()}
+    checkpoint.write_metadata(directory, values)

@@ -1,5 +1,6 @@
 """An index on disk: whole, resumed, checked; and its commands as a user types them."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -14,12 +15,17 @@ import pytest
 from test_search_fuse import every_score, expected
 from tiny import TEXTS, write_tiny_model
 
-from m3jax import M3Embedder
+from m3jax import M3Embedder, pretrained
 from m3jax.cli.main import main
 from m3jax.cli.tune_weights import read_kinds
 from m3jax.config import HeadWeights
+from m3jax.evaluate.protocol import Settings
+from m3jax.evaluate.run import evaluate
+from m3jax.evaluate.tasks import read_tasks
 from m3jax.search.corpus import read_shards
 from m3jax.search.embeddings import concatenate
+from m3jax.search.explain import explain_passages
+from m3jax.search.fuse import preset
 from m3jax.search.index import build, join, open_index
 from m3jax.search.methods import METHODS, Depths, encode_queries, search
 from m3jax.text.records import Record, read_records
@@ -257,6 +263,56 @@ def test_commands_from_corpus_to_run(tiny_dir, tmp_path, capsys):
     assert f"{tmp_path / 'q.jsonl'}:1: lang (--kinds) must be a string" in capsys.readouterr().err
     with pytest.raises(ValueError, match="name a file, not -"):
         read_kinds("-", "lang")
+
+
+def test_a_model_keeps_its_weights(tiny_dir, tmp_path, capsys):
+    """What tune-weights saves is the default of search, scores and evaluation, and travels on."""
+    ours, index = tmp_path / "ours", tmp_path / "index"
+    assert main(["convert", "from-hf", str(tiny_dir), str(ours)]) == 0
+    task = tmp_path / "task"
+    (task / "qrels").mkdir(parents=True)
+    rows = [json.dumps({"_id": r.id, "text": r.text}) + "\n" for r in RECORDS]
+    (task / "corpus.jsonl").write_text("".join(rows))
+    (task / "queries.jsonl").write_text('{"_id": "q1", "text": "the cat and the dog"}\n')
+    (task / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td0\t1\n")
+    build(M3Embedder.from_pretrained(ours), RECORDS, index)
+    search_all = (["the cat"], "all")
+    before = search(open_index(index), *search_all, top_k=9)
+    tune = ["tune-weights", "--index", str(index), "--queries", str(task / "queries.jsonl"),
+            "--qrels", str(task / "qrels" / "test.tsv"), "--save"]  # fmt: skip
+    assert main([*tune, str(ours)]) == 0
+    kept = pretrained.read_fusion(ours)["all"]
+    assert kept != WEIGHTS
+    after = search(open_index(index), *search_all, top_k=9)
+    named = search(open_index(index), *search_all, top_k=9, weights=kept)
+    np.testing.assert_array_equal(after.scores[0], named.scores[0])
+    assert not np.allclose(after.scores[0], before.scores[0])
+    scaled = [search(open_index(index), *search_all, top_k=9, fusion="zscore", weights=weights)
+              for weights in (None, WEIGHTS)]  # tuned for the scores as they are  # fmt: skip
+    np.testing.assert_array_equal(scaled[0].scores[0], scaled[1].scores[0])
+    encoded = encode_queries(open_index(index), ["the cat"], ["all"])
+    unloaded = search(open_index(index), encoded, "all", top_k=9)  # no model in memory
+    np.testing.assert_array_equal(unloaded.scores[0], named.scores[0])
+
+    assert main(["convert", "quantize", str(ours), str(tmp_path / "small")]) == 0
+    small = M3Embedder.from_pretrained(tmp_path / "small")
+    assert small.fusion("all") == kept and small.fusion("dense+sparse") == WEIGHTS
+    for weights, want in ((None, kept), ("mldr", preset("mldr", "all"))):
+        settings = Settings(methods=("all",), weights=weights)
+        (result,) = evaluate(small, read_tasks(task), tmp_path / "results", settings)
+        assert result.protocol["weights"] == dataclasses.asdict(want)
+    (found,) = explain_passages(small, "the cat", ["the dog"])
+    heads = {head: found.scores[head] for head in ("dense", "sparse", "colbert")}
+    total = sum(getattr(kept, head) * score for head, score in heads.items())
+    assert found.scores["all"] == pytest.approx(total, abs=1e-6)
+    capsys.readouterr()
+    assert main(["info", str(ours)]) == 0 and f"{kept.sparse:g}" in capsys.readouterr().out
+    assert main([*tune, str(tiny_dir)]) == 1
+    assert "m3jax convert from-hf" in capsys.readouterr().err
+    damaged = json.loads((ours / "m3jax.json").read_text()) | {"fusion": {"all": [1, 2]}}
+    (ours / "m3jax.json").write_text(json.dumps(damaged))
+    with pytest.raises(ValueError, match="fusion must hold dense, sparse and colbert"):
+        M3Embedder.from_pretrained(ours)
 
 
 def test_commands_name_what_is_wrong(tiny_dir, built, tmp_path, capsys):

@@ -80,7 +80,8 @@ def _add_protocol(group: Any) -> None:
     group.add_argument(
         "--weights",
         metavar="D,S,M",
-        help="of fused methods, or miracl, mkqa, mldr, narrativeqa, m3-mini",
+        help="of fused methods, or miracl, mkqa, mldr, narrativeqa (default: those that the model "
+        "keeps, else the benchmark's)",
     )
     group.add_argument(
         "--fusion", choices=("weighted", "rrf", "minmax", "zscore"), default="weighted"

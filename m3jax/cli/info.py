@@ -80,6 +80,13 @@ def _model_rows(name: str) -> dict[str, Any]:
         "of these outside the word embedding": f"{total - embedding:,}",
         "tokenizer ids": model.tokenizer.vocab_size,
         "fingerprint": pretrained.fingerprint(model.params, model.config),
+        "weights of the hybrid": _hybrid(model.fusion),
         "notes": "; ".join(model.notes) or "none",
         "directory": json.dumps(str(pretrained.resolve(name))),
     }
+
+
+def _hybrid(fusion: dict[str, Any]) -> str:
+    """The weights that a model keeps, as --weights takes them."""
+    kept = [f"{method} {w.dense:g},{w.sparse:g},{w.colbert:g}" for method, w in fusion.items()]
+    return "; ".join(kept) or "the paper's"

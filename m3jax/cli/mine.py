@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, required=False)
     add("--corpus", nargs="+", metavar="PATH", help='the pool: {"_id", "title", "text", "lang"?}')
     add("--method", choices=METHODS, default="dense", help="default: dense")
-    add("--weights", metavar="D,S,M", help="of dense+sparse and all (default: 1,0.3,1)")
+    add("--weights", metavar="D,S,M", help="of dense+sparse and all (default: the model's)")
     add("--bm25-terms", choices=("words", "tokens"), default="words",
         help="tokens are those of --model (default: words)")  # fmt: skip
     add("--negatives", type=int, default=15, metavar="N", help="a query (default: 15)")

@@ -5,6 +5,7 @@ best hits stand side by side, with the tokens that carried the lexical match.
 """
 
 import argparse
+import dataclasses
 import time
 
 from m3jax.cli.options import add_model, load_embedder
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     )
     asked = options.ask or [question.text for question in questions]
     queries = next(model.encode_stream(asked, max_length=512, chunk=len(asked)))
-    scores = scan(queries, documents)
+    scores = scan(queries, documents, dataclasses.asdict(model.fusion("all")))
     for number in range(len(asked) if options.ask else min(options.questions, len(asked))):
         positive = None if options.ask else questions[_spread(number, questions, options)].positive
         place = number if options.ask else _spread(number, questions, options)
@@ -63,8 +64,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _load(options: argparse.Namespace, texts: list[str], console):
     """The model; one without heads gets some that already say something."""
-    import dataclasses
-
     from m3jax.convert.heads import fit_sparse_head
     from m3jax.search.embedder import M3Embedder
 

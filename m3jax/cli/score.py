@@ -1,6 +1,7 @@
 """Explain how well passages match a query: three scores, their weighted sum, the shared tokens.
 
-The weighted sum is w1*dense + w2*sparse + w3*multi-vector; 1, 0.3, 1 are the paper's weights.
+The weighted sum is w1*dense + w2*sparse + w3*multi-vector, under the weights that the model keeps,
+or the paper's 1, 0.3, 1.
 """
 
 import argparse
@@ -27,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights",
-        default="1,0.3,1",
         metavar="D,S,M",
-        help="dense,sparse,multi-vector, or miracl, mkqa, mldr, narrativeqa, m3-mini",
+        help="dense,sparse,multi-vector, or miracl, mkqa, mldr, narrativeqa (default: those that "
+        "the model keeps, else 1,0.3,1)",
     )
     parser.add_argument("--tokens", type=int, default=6, help="matched tokens shown (default: 6)")
     parser.add_argument(
@@ -46,11 +47,10 @@ def run(options: argparse.Namespace) -> int:
     from m3jax.search.explain import METHODS, explain_passages
 
     weights = parse_weights(options.weights, "all")
-    assert weights is not None
-    fusion = dataclasses.asdict(weights)
     if options.html and Path(options.html).exists():
         raise FileExistsError(f"{options.html} already exists; name a new file or remove it first")
     model = load_embedder(options)
+    fusion = dataclasses.asdict(weights or model.fusion("all"))
     found = explain_passages(model, options.query, options.passage, fusion)
     found.sort(key=lambda one: -one.scores["all"])
     table = Table(

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--teacher", metavar="DIR", help="a cross-encoder with one output")
     add_model(parser, required=False)
     add("--method", choices=METHODS, help="of --model (default: all)")
-    add("--weights", metavar="D,S,M", help="of dense+sparse and all (default: 1,0.3,1)")
+    add("--weights", metavar="D,S,M", help="of dense+sparse and all (default: the model's)")
     add("--query-instruction", default="", help="of --model, in front of queries")
     add("--passage-instruction", default="", help="of --model, in front of passages")
     add("--max-length", type=int, default=512, metavar="TOKENS",

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="D,S,M",
-        help="dense,sparse,multi-vector; or miracl, mkqa, mldr, narrativeqa, m3-mini "
-        "(default: 1,0.3,1)",
+        help="dense,sparse,multi-vector; or miracl, mkqa, mldr, narrativeqa (default: those that "
+        "the model keeps, else 1,0.3,1)",
     )
     parser.add_argument(
         "--fusion", choices=("weighted", "rrf", "minmax", "zscore"), default="weighted",

@@ -3,7 +3,8 @@
 Maximises nDCG@10 of w1*dense + w2*sparse + w3*multi-vector over the candidates of the method: a
 grid over weights that add up to 1, then finer steps around the best. Judge the result on queries
 that it was not tuned on. With --kinds (languages, domains, tasks: a field of the queries) the mean
-over the kinds counts, and no kind may lose more than 0.3 points against its best head alone.
+over the kinds counts, and no kind may lose more than 0.3 points against its best head alone. With
+--save a model keeps the weights, and every command takes them by default.
 """
 
 import argparse
@@ -17,7 +18,8 @@ examples:
   m3jax tune-weights --index INDEX --queries dev.jsonl --qrels qrels/dev.tsv
   m3jax tune-weights --index INDEX --queries dev.jsonl --qrels dev.tsv --method dense+sparse \\
       --output weights.json
-  m3jax tune-weights --index INDEX --queries dev.jsonl --qrels dev.tsv --kinds language
+  m3jax tune-weights --index INDEX --queries dev.jsonl --qrels dev.tsv --kinds language \
+      --save MODEL
 """
 
 
@@ -32,17 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kinds", metavar="FIELD", help="of the queries, a string: their kind; none is to lose"
     )
     parser.add_argument("--output", metavar="JSON", help="also write the weights to a file")
+    parser.add_argument("--save", metavar="DIR", help="also keep the weights with a model of m3jax")
     parser.add_argument("--verify", action="store_true", help="read and check every file first")
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints the best weights beside the paper's."""
+    from m3jax import pretrained
     from m3jax.cli.search import read_queries
     from m3jax.search.fuse import preset
     from m3jax.search.methods import candidates, encode_queries
     from m3jax.search.trec import read_qrels
     from m3jax.search.tune import score_weights, tune_weights
 
+    if options.save:
+        pretrained.check_keeps_fusion(options.save)
     qrels = read_qrels(options.qrels)
     ids, texts = read_queries(options.queries)
     kinds = read_kinds(options.queries, options.kinds) if options.kinds else None
@@ -66,6 +72,9 @@ def run(options: argparse.Namespace) -> int:
                   "colbert": w.colbert, "ndcg_at_10": best.ndcg, "queries": judged,
                   "kinds": sorted(set(kinds or [])), "presets": presets}  # fmt: skip
         Path(options.output).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    if options.save:
+        pretrained.write_fusion(options.save, options.method, w)
+        print(f"{options.save} keeps them for {options.method}")
     return 0
 
 

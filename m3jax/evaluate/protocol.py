@@ -28,12 +28,15 @@ METHOD_NAMES = {"bm25": "BM25", "dense": "Dense", "sparse": "Sparse", "multivect
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a user may change of the protocol; None: what the benchmark says."""
+    """What a user may change of the protocol; None: what the benchmark says.
+
+    Of `weights` None means those that the model keeps for the weighted sum, else the benchmark's.
+    """
 
     methods: tuple[str, ...] = methods.METHODS
     top_k: int = 1000  # documents a query that are measured
     depths: Depths = Depths()
-    weights: HeadWeights | str | None = None  # of the fused methods, or a preset; None: the task's
+    weights: HeadWeights | str | None = None  # of fused methods, or a preset; None: see below
     fusion: str = "weighted"
     compat: str | None = None  # "flagembedding": a score missing from a list is 0
     bm25_terms: str = "tokens"
@@ -112,12 +115,12 @@ def measures_of(task: Task, settings: Settings) -> list[str]:
 
 def protocol_of(
     model: dict[str, Any], task: Task, queries: QuerySet, method: str, settings: Settings,
-    tokens: tuple[int, int], vocabulary: int | None,
+    tokens: tuple[int, int], vocabulary: int | None, own: dict[str, HeadWeights],
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that decides the numbers: results with equal protocols are the same.
 
-    `model` comes from `describe_model`; `tokens` are the lengths of queries and passages, and
-    `vocabulary` the tokens that BM25 knows.
+    `model` comes from `describe_model`; `tokens` are the lengths of queries and passages,
+    `vocabulary` the tokens that BM25 knows, `own` the weights that the model keeps.
     """
     protocol: dict[str, Any] = {
         "corpus": {"documents": len(task.document_ids), "hash": task.digest},
@@ -151,7 +154,8 @@ def protocol_of(
     if settings.cls_every is not None:
         protocol["cls_every"] = settings.cls_every
     if method in ("dense+sparse", "all"):
-        weights = settings.weights or task.protocol.weights
+        kept = own.get(method) if settings.fusion == "weighted" else None
+        weights = settings.weights or kept or task.protocol.weights
         weights = fuse.preset(weights, method) if isinstance(weights, str) else weights
         protocol |= {"weights": dataclasses.asdict(weights), "fusion": settings.fusion,
                      "compat": settings.compat}  # fmt: skip

@@ -79,11 +79,12 @@ def _evaluate_task(
     tokens = protocols.lengths(embedder, task, settings)
     index = last.get((task.digest, tokens[1]))
     vocabulary = embedder.tokenizer.vocab_size if embedder else None
+    own = embedder.encoder.model.fusion if embedder else {}
     for queries in task.query_sets:
         missing = []
         for method in settings.methods:
             protocol = protocols.protocol_of(
-                model, task, queries, method, settings, tokens, vocabulary
+                model, task, queries, method, settings, tokens, vocabulary, own
             )
             path = results.path_of(output, task.name, queries.name, method, protocol)
             result = results.read(path)

@@ -82,7 +82,7 @@ def m3(
     """An M3's own score of each pair by `method`; weights as in search."""
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    weights = weights_of(method, weights)
+    weights = weights_of(method, weights, embedder)
     longest = embedder.config.encoder.max_length
     length = None if max_length is None else min(max_length, longest)
 

@@ -35,7 +35,7 @@ class Retrieval:
 
     embedder: M3Embedder | None
     method: str = "dense"
-    weights: HeadWeights | None = None  # of dense+sparse and all; None: 1, 0.3, 1
+    weights: HeadWeights | None = None  # of dense+sparse and all; None: the model's
     passage_length: int | None = None  # tokens of a passage that are read; None: all the model can
     bm25_terms: str = "words"
     dtype: str = "float16"  # of the vectors on disk
@@ -47,7 +47,7 @@ class Retrieval:
             what = "BM25 over tokens" if tokens else f"method {self.method!r}"
             raise ValueError(f"{what} needs a model: name one with --model")
         if self.method != "bm25":
-            weights_of(self.method, self.weights)
+            weights_of(self.method, self.weights, self.embedder)
 
     @functools.cached_property
     def of_passages(self) -> list[object]:
@@ -65,7 +65,9 @@ class Retrieval:
     @property
     def identity(self) -> list[object]:
         """What decides the hits and scores."""
-        weights = self.weights and dataclasses.astuple(self.weights)
+        weights = None
+        if self.method != "bm25":
+            weights = dataclasses.astuple(weights_of(self.method, self.weights, self.embedder))
         length = self.embedder.query_max_length if self.embedder else None
         return [self.method, weights, length, *self.of_passages]
 
@@ -79,7 +81,7 @@ class Shelf:
         self.order = np.argsort(self.keys, kind="stable")
         self.weights = HeadWeights(dense=1.0, sparse=1.0, colbert=1.0)
         if retrieval.method != "bm25":
-            self.weights = weights_of(retrieval.method, retrieval.weights)
+            self.weights = weights_of(retrieval.method, retrieval.weights, retrieval.embedder)
         self.index = _open(pool, language, retrieval, work)
 
     def __len__(self) -> int:

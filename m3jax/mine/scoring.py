@@ -20,10 +20,12 @@ METHODS = ("dense", "sparse", "multivector", "dense+sparse", "all")
 _COUNTED = {"multivector": ("colbert",)}  # it needs the dense head to search, not to score
 
 
-def weights_of(method: str, weights: HeadWeights | None) -> HeadWeights:
+def weights_of(
+    method: str, weights: HeadWeights | None, embedder: M3Embedder | None
+) -> HeadWeights:
     """The weights under which a method sums its heads; ValueError where one head has none."""
     if method in ("dense+sparse", "all"):
-        return weights or fuse.DEFAULT
+        return weights or (embedder.fusion(method) if embedder else fuse.DEFAULT)
     if weights is not None:
         raise ValueError(f"method {method!r} sums nothing: weights are for dense+sparse and all")
     return HeadWeights(dense=1.0, sparse=1.0, colbert=1.0)

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from m3jax import pretrained, sharding
-from m3jax.config import ComputeConfig
+from m3jax.config import ComputeConfig, HeadWeights
+from m3jax.search import fuse
 from m3jax.search.embeddings import Embeddings, Ragged, concatenate, lexical_dicts, to_int8
 from m3jax.search.encode import CHUNK, TextEncoder
 from m3jax.search.pairs import late_interaction, pair_scores
@@ -76,6 +77,10 @@ class M3Embedder:
     def tokenizer(self):
         """The checkpoint's tokenizer."""
         return self.encoder.model.tokenizer
+
+    def fusion(self, method: str) -> HeadWeights:
+        """The model's own weights of `dense+sparse` or `all`; where it has none, the paper's."""
+        return self.encoder.model.fusion.get(method, fuse.DEFAULT)
 
     def encode(
         self,

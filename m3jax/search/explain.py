@@ -63,7 +63,7 @@ def explain_passages(
 ) -> list[Explanation]:
     """An explanation a passage, in their order. The scores are those of `compute_score`.
 
-    `fusion` weighs dense, sparse and colbert in the score `all`: by default the paper's 1, 0.3, 1.
+    `fusion` weighs dense, sparse and colbert in the score `all`: by default as the model does.
     """
     prompted = [model.query_instruction + query]
     texts = [model.passage_instruction + passage for passage in passages]
@@ -71,7 +71,7 @@ def explain_passages(
         list(model.encode_stream(prompted, max_length=model.query_max_length))
     )
     encoded = concatenate(list(model.encode_stream(texts)))
-    scores = scan(encoded_query, encoded, fusion)
+    scores = scan(encoded_query, encoded, fusion or dataclasses.asdict(model.fusion("all")))
     (query_view,) = _views(model, prompted, model.query_max_length, encoded_query)
     views = _views(model, texts, model.passage_max_length, encoded)
     (query_weights,) = _weights(encoded_query)

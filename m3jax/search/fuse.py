@@ -1,8 +1,8 @@
 """Several scores or rankings of the same documents made into one.
 
 The paper's protocol is the weighted sum of complete scores; presets hold its weights for each
-benchmark [M3 sec. 4 and app.]. Reciprocal rank fusion and sums of normalised scores need no tuned
-weights. All computed in float64.
+benchmark [M3 sec. 4 and app.], and a model may keep its own (`m3jax tune-weights --save`).
+Reciprocal rank fusion and sums of normalised scores need no tuned weights. All computed in float64.
 
 n  candidates of one query
 """
@@ -24,18 +24,12 @@ _LONG = {
     "dense+sparse": HeadWeights(dense=0.2, sparse=0.8, colbert=0.0),
     "all": HeadWeights(dense=0.15, sparse=0.5, colbert=0.35),
 }
-# The bundled model's, from pairs that it was not trained on (experiments/m3_mini_weights.py).
-_MINI = {
-    "dense+sparse": HeadWeights(dense=0.74, sparse=0.26, colbert=0.0),
-    "all": HeadWeights(dense=0.022, sparse=0.131, colbert=0.847),
-}
-# Benchmark -> method -> weights, from the ACL 2024 text; and the bundled model's.
+# Benchmark -> method -> weights, from the ACL 2024 text.
 PRESETS: Mapping[str, Mapping[str, HeadWeights]] = {
     "miracl": _SHORT,
     "mkqa": _SHORT,
     "mldr": _LONG,
     "narrativeqa": _LONG,
-    "m3-mini": _MINI,
 }
 
 

@@ -20,9 +20,9 @@ import scipy.sparse
 
 from m3jax import pretrained
 from m3jax.checkpoint import new_directory
-from m3jax.config import to_json
+from m3jax.config import HeadWeights, to_json
 from m3jax.search import bm25 as bm25s
-from m3jax.search import corpus, documents, sparse
+from m3jax.search import corpus, documents, fuse, sparse
 from m3jax.search.documents import Document, Documents
 from m3jax.search.embedder import M3Embedder
 from m3jax.search.embeddings import Embeddings
@@ -94,6 +94,15 @@ class Index:
                 "first, or index again"
             )
         self.model = model
+
+    def fusion(self, method: str) -> HeadWeights:
+        """The weights that its model keeps for a fused method, or the paper's; loads no model."""
+        if self.model is not None:
+            return self.model.fusion(method)
+        name = self.manifest.get("model", "")
+        here = name in pretrained.bundled_names() or (bool(name) and Path(name).is_dir())
+        own = pretrained.read_fusion(pretrained.resolve(name)) if here else {}
+        return own.get(method, fuse.DEFAULT)
 
     def bm25(self, kind: str = "tokens") -> bm25s.Bm25:
         """BM25 over the stored texts; made when first asked for, and kept beside the index."""

@@ -104,7 +104,8 @@ def search(
 ) -> Hits:
     """The `top_k` documents of each query by one method, scores as float32.
 
-    weights   of the heads in the fused methods, default 1 / 0.3 / 1
+    weights   of the heads in the fused methods; None: the model's own, which are for the weighted
+              sum, else 1 / 0.3 / 1
     fusion    "weighted", "rrf" (reciprocal ranks, k = 60), "minmax" or "zscore" (weighted sums of
               scores normalised over the query's candidates)
     compat    "flagembedding": a document missing from one of two lists scores 0 there
@@ -131,7 +132,7 @@ def search(
     elif method == "multivector":
         hits = run.rerank(top_k)
     else:
-        weights = weights or fuse.DEFAULT
+        weights = weights or (index.fusion(method) if fusion == "weighted" else fuse.DEFAULT)
         hits = _fused(run, method, top_k, weights, fusion, compat)
     return Hits(hits.documents, [scores.astype(np.float32) for scores in hits.scores])
 
