@@ -306,6 +306,8 @@ def test_a_model_keeps_its_weights(tiny_dir, tmp_path, capsys):
     total = sum(getattr(kept, head) * score for head, score in heads.items())
     assert found.scores["all"] == pytest.approx(total, abs=1e-6)
     capsys.readouterr()
+    assert main(["convert", "to-hf", str(ours), str(tmp_path / "hf")]) == 0
+    assert f"hybrid: all {kept.dense:g}," in capsys.readouterr().out
     assert main(["info", str(ours)]) == 0 and f"{kept.sparse:g}" in capsys.readouterr().out
     assert main([*tune, str(tiny_dir)]) == 1
     assert "m3jax convert from-hf" in capsys.readouterr().err

@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from m3jax.cli.options import tell_fusion
+
 if TYPE_CHECKING:
     from m3jax.pretrained import Pretrained
 
@@ -109,8 +111,10 @@ def _from_hf(options: argparse.Namespace) -> int:
 def _to_hf(options: argparse.Namespace) -> int:
     from m3jax import pretrained
 
-    pretrained.save_hugging_face(options.dst, pretrained.load(options.src), options.dtype)
-    return _say(options.dst)
+    model = pretrained.load(options.src)
+    pretrained.save_hugging_face(options.dst, model, options.dtype)
+    kept = tell_fusion(model.fusion)
+    return _say(options.dst, kept and f"no place there for the weights of its hybrid: {kept}")
 
 
 def _extend(options: argparse.Namespace) -> int:

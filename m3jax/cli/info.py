@@ -63,6 +63,7 @@ def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _model_rows(name: str) -> dict[str, Any]:
     from m3jax import pretrained
+    from m3jax.cli.options import tell_fusion
     from m3jax.config import to_json
     from m3jax.sharding import flatten
 
@@ -80,13 +81,7 @@ def _model_rows(name: str) -> dict[str, Any]:
         "of these outside the word embedding": f"{total - embedding:,}",
         "tokenizer ids": model.tokenizer.vocab_size,
         "fingerprint": pretrained.fingerprint(model.params, model.config),
-        "weights of the hybrid": _hybrid(model.fusion),
+        "weights of the hybrid": tell_fusion(model.fusion) or "the paper's",
         "notes": "; ".join(model.notes) or "none",
         "directory": json.dumps(str(pretrained.resolve(name))),
     }
-
-
-def _hybrid(fusion: dict[str, Any]) -> str:
-    """The weights that a model keeps, as --weights takes them."""
-    kept = [f"{method} {w.dense:g},{w.sparse:g},{w.colbert:g}" for method, w in fusion.items()]
-    return "; ".join(kept) or "the paper's"

@@ -60,6 +60,12 @@ def parse_weights(text: str | None, method: str):
     return HeadWeights(dense=dense, sparse=sparse, colbert=colbert)
 
 
+def tell_fusion(fusion: dict[str, Any]) -> str:
+    """The weights that a model keeps, as --weights takes them."""
+    kept = [f"{method} {w.dense:g},{w.sparse:g},{w.colbert:g}" for method, w in fusion.items()]
+    return "; ".join(kept)
+
+
 def open_for_search(options: argparse.Namespace):
     """The index that --index names, with the model of --model where that is given."""
     from m3jax.search.index import open_index
