@@ -131,8 +131,10 @@ def write(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) 
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    return f"{np.mean(values):.1f} ± {np.std(values):.1f}" if values else "-"
+    """Mean and, of more than one, standard deviation."""
+    if len(values) < 2:
+        return f"{values[0]:.1f}" if values else "-"
+    return f"{np.mean(values):.1f} ± {np.std(values):.1f}"
 
 
 def draw(path: Path, runs: dict[str, list[dict[str, float]]], methods=METHODS) -> None:
