@@ -25,7 +25,10 @@ def main() -> None:
     """The curve first: its last point is the table."""
     parser = parser_of(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
+    parser.add_argument("--mcls-lengths", type=int, nargs="*", help="default: all of them")
     options = parser.parse_args()
+    if options.mcls_lengths is None:
+        options.mcls_lengths = options.lengths
     options.weights = options.weights or "mldr"
     tasks = tasks_of(options, ("longdoc", "longdoc-man"))
     curve: dict[str, dict[int, float]] = {}
@@ -50,6 +53,8 @@ def results_at(options: argparse.Namespace, tasks) -> list:
     found = baseline(options, tasks)
     settings = m3_settings(options, methods=M3_METHODS)
     found += evaluate(model, tasks, options.work, settings, tell=tell)
+    if options.passage_length not in options.mcls_lengths:
+        return found
     many = m3_settings(options, methods=("dense",), store="needed", cls_every=256)
     results = evaluate(model, tasks, options.work, many, tell=tell)
     return found + [dataclasses.replace(result, method=MCLS) for result in results]
