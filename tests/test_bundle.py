@@ -1,6 +1,7 @@
 """The model that ships: small, documented, and good at what it is for."""
 
 import contextlib
+import dataclasses
 import io
 
 import numpy as np
@@ -38,7 +39,8 @@ def test_every_head_finds_the_passage_of_a_question(model):
     )
     ids = [p.id for p in passages]
     right = np.array([ids.index(q.positive) for q in questions])
-    scores = scan(queries, documents)
+    assert model.encoder.model.fusion.keys() == {"dense+sparse", "all"}  # its own, not the paper's
+    scores = scan(queries, documents, dataclasses.asdict(model.fusion("all")))
     first = {name: (table.argmax(1) == right).mean() for name, table in scores.items()}
     assert min(first.values()) > 0.75 and first["all"] > 0.85, first
 

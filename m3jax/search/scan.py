@@ -3,18 +3,20 @@
 n  queries    m  documents    c  ColBERT width
 """
 
+import dataclasses
+
 import numpy as np
 from jaxtyping import Float
 
+from m3jax.search import fuse
 from m3jax.search.embeddings import Embeddings, Ragged
-
-FUSION = {"dense": 1.0, "sparse": 0.3, "colbert": 1.0}  # [M3 sec. 4.1], MIRACL and MKQA
 
 
 def scan(
     queries: Embeddings, documents: Embeddings, fusion: dict[str, float] | None = None
 ) -> dict[str, Float[np.ndarray, "n m"]]:
-    """Scores by `dense`, `sparse`, `colbert`, and `all`: their sum under the weights `fusion`."""
+    """Scores by `dense`, `sparse`, `colbert`, and `all`: their sum under the weights `fusion`, by
+    default the paper's."""
     assert queries.dense is not None and documents.dense is not None
     assert queries.sparse is not None and documents.sparse is not None
     assert queries.colbert is not None and documents.colbert is not None
@@ -23,7 +25,7 @@ def scan(
         "sparse": (queries.sparse @ documents.sparse.T).toarray(),
         "colbert": np.stack([_late_interaction(q, documents.colbert) for q in queries.colbert]),
     }
-    weights = FUSION if fusion is None else fusion
+    weights = dataclasses.asdict(fuse.DEFAULT) if fusion is None else fusion
     return scores | {"all": sum(weights[name] * scores[name] for name in weights)}  # pyright: ignore
 
 
