@@ -33,7 +33,9 @@ def parser_of(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--max-queries", type=int, default=200, help="of a set; 0: all")
     parser.add_argument("--passage-length", type=int, default=512)
     parser.add_argument(
-        "--weights", help="of the fused methods: D,S,M or a benchmark's (default: the model's)"
+        "--weights",
+        default="model",
+        help="of the fused methods: D,S,M, a benchmark's, or model: its own (default: %(default)s)",
     )
     parser.add_argument("--work", type=Path, default=Path("build/tables"))
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -77,7 +79,7 @@ def m3_settings(options: argparse.Namespace, **changes) -> Settings:
     from m3jax.cli.options import parse_weights
     from m3jax.search.fuse import PRESETS
 
-    weights = options.weights
+    weights = None if options.weights == "model" else options.weights
     if weights not in PRESETS:
         weights = parse_weights(weights, "all")
     values = {"methods": M3_METHODS, "passage_length": options.passage_length, "weights": weights}
@@ -87,8 +89,8 @@ def m3_settings(options: argparse.Namespace, **changes) -> Settings:
 def named(results: Sequence[Result], options: argparse.Namespace) -> None:
     """Where a model lay is nobody's business."""
     for result in results:
-        own = options.backbone if result.method in (BASELINE, "bm25") else options.model
-        result.protocol["model"] = BASELINE if own == options.backbone else Path(options.model).name
+        of_backbone = options.backbone and result.method in (BASELINE, "bm25")
+        result.protocol["model"] = BASELINE if of_backbone else Path(options.model).name
 
 
 def tell(result: Result, kept: bool) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from settings import belongs
 
 RESULTS = Path(__file__).parent / "results"
 CONFIG = Path(__file__).parents[1] / "configs" / "m3_mini" / "finetune.py"
@@ -48,6 +49,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/table6"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    belongs(options.work, model=options.model, data=options.data, steps=options.steps,
+            start=options.start, new_head=options.new_head, set=options.set)  # fmt: skip
     runs: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
     if options.new_head:
         options.model = str(new_head(options.model, options.work / "start"))
@@ -117,7 +120,9 @@ def write(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) 
     path = options.results / f"table6_self_distillation{'_new_head' * options.new_head}.json"
     path.write_text(text, encoding="utf-8")
     head = "at random" if options.new_head else "at fitted token weights"
-    about = f"mean and deviation over seeds, {options.steps} steps, the sparse head starts {head}"
+    seeds = " and ".join(f"{len(found)} {name}" for name, found in runs.items())
+    about = (f"mean and deviation over seeds ({seeds}), {options.steps} steps, the sparse head "
+             f"starts {head}")  # fmt: skip
     lines = ["# Self-distillation at small scale", "",
              f"{MEASURE} in percent, {about}. The paper's: MIRACL.", "",
              "| head | without | with | paper, without | paper, with |",
@@ -151,7 +156,8 @@ def draw(path: Path, runs: dict[str, list[dict[str, float]]], methods=METHODS) -
                 axes.bar(x, np.mean(values), 0.72 / len(runs), color=COLOURS[place],
                          label=None if number else name)  # fmt: skip
                 axes.plot([x] * len(values), values, "k.", markersize=4)
-    axes.set_xticks(range(len(methods)), methods)
+    labels = [method.replace(", ", "\n") for method in methods]
+    axes.set_xticks(range(len(methods)), labels, fontsize=7)
     axes.set_ylabel(f"{MEASURE}, percent")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))

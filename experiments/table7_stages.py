@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 
 import jax
+from settings import belongs
 from table6_self_distillation import MEASURE, draw, measure, spread
 
 RESULTS = Path(__file__).parent / "results"
@@ -67,7 +68,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/table7"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
+    belongs(options.work, model=options.model, contrastive=options.contrastive, data=options.data,
+            layers=options.layers, steps=options.steps)  # fmt: skip
     texts = passages(options.contrastive, options.work / "texts.jsonl")
     files = {"retromae": str(texts), "contrastive": options.contrastive, "finetune": options.data}
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
@@ -138,6 +140,7 @@ def write(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) 
     from m3jax.evaluate.protocol import circumstances
 
     machine = circumstances(None)["machine"]
+    seeds = ", ".join(str(len(found)) for found in runs.values())
     result = {"measure": MEASURE, "machine": machine, "runs": runs, "layers": options.layers,
               "steps": options.steps, "tasks": TASKS,
               "max_queries": options.max_queries}  # fmt: skip
@@ -147,7 +150,7 @@ def write(options: argparse.Namespace, runs: dict[str, list[dict[str, float]]]) 
         "# What the stages give, at small scale",
         "",
         f"{MEASURE} in percent of an encoder of {options.layers} new layers over kept token "
-        f"embeddings, {options.steps} steps a stage, {options.seeds} seed(s); {machine}. "
+        f"embeddings, {options.steps} steps a stage, seeds a row: {seeds}; {machine}. "
         "The paper's: MIRACL, dense.",
         "",
         f"| stages | {' | '.join(COLUMNS)} | paper |",

@@ -1,6 +1,6 @@
 """Throughput and largest batch by length, with and without split batches: Tables 9 and 10.
 
-    python experiments/table9_10_batching.py --model DIR [--memory 4GB] [--lengths 128,512,1024]
+    python experiments/table9_10_batching.py [--model DIR] [--memory 4GB] [--lengths 128,512,1024]
 
 DIR: an encoder with M3 heads. For each length and way (all rows at once, the paper's split-batch,
 gradient caching): the largest batch of the fine-tune step whose plan fits --memory, as `m3jax train
@@ -106,19 +106,24 @@ def largest(start: pretrained.Pretrained, split: str, length: int, memory: float
 def main() -> None:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", default="m3-mini", help="default: m3-mini")
     parser.add_argument("--memory", default="4GB")
     parser.add_argument("--lengths", default="128,512,1024")
     parser.add_argument("--tokens", type=int, default=4096, help="of a timed batch")
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     start = pretrained.load(options.model, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
     encoder = dataclasses.replace(start.config.encoder, dropout=0.0)
     start = dataclasses.replace(start, config=dataclasses.replace(start.config, encoder=encoder))
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    result: dict[str, Any] = {"machine": machine, "memory": options.memory, "lengths": {}}
-    lines = [f"Batches in {options.memory} and tokens a second, {Path(options.model).name}, "
-             f"{GROUP} passages a query, {machine}.", "",
+    name = Path(options.model).name
+    result: dict[str, Any] = {"machine": machine, "model": name, "memory": options.memory,
+                              "tokens": options.tokens, "steps": options.steps,
+                              "lengths": {}}  # fmt: skip
+    lines = [f"Batches in {options.memory} and tokens a second of batches of about "
+             f"{options.tokens:,} tokens, at least {PARTS} queries; {name}, {GROUP} passages a "
+             f"query, {machine}.", "",
              "| tokens | " + " | ".join(f"{w}: batch, tokens/s" for w in WAYS) + " |",
              "|---|" + "---|" * len(WAYS)]  # fmt: skip
     for length in map(int, options.lengths.split(",")):
@@ -129,9 +134,10 @@ def main() -> None:
         lines.append(f"| {length} | " + " | ".join(f"{batch[w]:,}, {speed[w]:,.0f}" for w in WAYS)
                      + " |")  # fmt: skip
         print(lines[-1], flush=True)
-        text = "\n".join([*lines, "", "The paper's, XLM-R-large:", "", PAPER])
-        (RESULTS / "table9_10_batching.md").write_text(text, encoding="utf-8")
-        (RESULTS / "table9_10_batching.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = "\n".join([*lines, "", "The paper's, XLM-R-large:", "", PAPER])
+    (options.results / "table9_10_batching.md").write_text(text, encoding="utf-8")
+    text = json.dumps(result, indent=1) + "\n"
+    (options.results / "table9_10_batching.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

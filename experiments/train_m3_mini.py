@@ -36,6 +36,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from settings import belongs
 
 # All pieces stay, in few bytes: fewer pieces cost far more (experiments/small_words.py).
 WORD_BYTES = 96
@@ -90,6 +91,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     work, models = options.work, [options.work / name / "finetune" / "model" for name in RUNS]
+    belongs(work, backbone=options.backbone, data=options.data, scale=options.scale,
+            smoke=options.smoke)  # fmt: skip
     step(work / "start", lambda: start(options.backbone, options.data, work))
     for name in RUNS:
         one_run(name, options.data, work, 0.02 if options.smoke else options.scale, options.smoke)
@@ -133,7 +136,7 @@ def start(backbone: Path, data: Path, work: Path) -> None:
     embeddings = params["encoder"]["embeddings"]
     words = product.decode(*product.fit(np.asarray(embeddings["word"]), WORD_BYTES))
     encoder = params["encoder"] | {"embeddings": embeddings | {"word": words}}
-    texts = [json.loads(line)["pos"][0] for line in pick(sorted(data.glob("qa_*")), 400, 0)]
+    texts = [row["pos"][0] for row in questions(data, 400, 0)]
     params = fit_sparse_head(params | {"encoder": encoder}, config, model.tokenizer, texts)
     pretrained.save(
         work / "start", dataclasses.replace(model, params=params, config=config, notes=())
@@ -227,9 +230,15 @@ def heads(data: Path, work: Path, scale: float) -> None:
 
 def head_rows(data: Path, scale: float) -> list[dict]:
     """What the sparse head warms up on, in random order."""
-    rows = [json.loads(line) for line in pick(sorted(data.glob("qa_*")), round(4000 * scale), 3)]
+    rows = questions(data, round(4000 * scale), 3)
     random.Random(4).shuffle(rows)
     return rows
+
+
+def questions(data: Path, count: int, seed: int) -> list[dict]:
+    """About `count` questions with their passages, of the sources that are trained on."""
+    rows = [json.loads(line) for line in pick(sorted(data.glob("qa_*")), count, seed)]
+    return [row for row in rows if row["source"] not in LEFT_OUT]
 
 
 def mine(work: Path, questions: Path) -> None:

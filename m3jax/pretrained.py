@@ -168,12 +168,22 @@ def write_fusion(directory: Path | str, method: str, weights: HeadWeights) -> No
     checkpoint.write_metadata(Path(directory), values)
 
 
-def check_keeps_fusion(directory: Path | str) -> None:
-    """FileNotFoundError where `directory` is none of ours: no other has a place for weights."""
+def check_keeps_fusion(directory: Path | str, config: M3Config | None = None) -> None:
+    """FileNotFoundError where `directory` is none of ours: no other has a place for weights.
+
+    ValueError where its model is of another shape than `config`, the one that made an index: its
+    scores would be others. (A copy in int8 has the same shape, and nearly the same scores.)
+    """
     if not (Path(directory) / checkpoint.METADATA).is_file():
         raise FileNotFoundError(
             f"{directory} has no {checkpoint.METADATA}: only a model's directory made by m3jax "
             "keeps weights; `m3jax convert from-hf` makes one"
+        )
+    own = from_json(M3Config, checkpoint.read_metadata(Path(directory))["config"])
+    if config is not None and dataclasses.replace(config, pooling=own.pooling) != own:
+        raise ValueError(
+            f"{directory} is not the model that made the index: other layers, width, positions or "
+            "pieces. Index with it, and tune on that index"
         )
 
 

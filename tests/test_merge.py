@@ -8,6 +8,7 @@ from tiny import write_tiny_model
 
 from m3jax import pretrained
 from m3jax.cli.main import main
+from m3jax.config import HeadWeights
 from m3jax.convert.merge import merge
 from m3jax.sharding import flatten
 
@@ -43,6 +44,18 @@ def test_the_command_merges_in_the_format_of_the_first(tiny_dir, tmp_path, capsy
     merged = flatten(pretrained.load(tmp_path / "merged").params)
     for name, leaf in flatten(moved(model.params, 0.5)).items():
         np.testing.assert_allclose(merged[name], leaf, rtol=1e-5, atol=1e-6)
+
+
+def test_the_command_tells_whose_weights_of_the_hybrid_stay(tiny_dir, tmp_path, capsys):
+    tuned = HeadWeights(dense=0.25, sparse=0.25, colbert=0.5)
+    ours = dataclasses.replace(pretrained.load(tiny_dir), fusion={"all": tuned})
+    pretrained.save(tmp_path / "ours", ours)
+    sources = [str(tmp_path / "ours"), str(tiny_dir)]
+    assert main(["convert", "merge", *sources, str(tmp_path / "a")]) == 0
+    assert f"those of {sources[0]} (all 0.25,0.25,0.5)" in capsys.readouterr().out
+    assert pretrained.read_fusion(tmp_path / "a") == {"all": tuned}
+    assert main(["convert", "merge", *reversed(sources), str(tmp_path / "b")]) == 0
+    assert f"none, as {tiny_dir} has none" in capsys.readouterr().out
 
 
 def test_what_cannot_be_merged_is_refused(tiny_dir, tmp_path, capsys):

@@ -311,6 +311,10 @@ def test_a_model_keeps_its_weights(tiny_dir, tmp_path, capsys):
     assert main(["info", str(ours)]) == 0 and f"{kept.sparse:g}" in capsys.readouterr().out
     assert main([*tune, str(tiny_dir)]) == 1
     assert "m3jax convert from-hf" in capsys.readouterr().err
+    write_tiny_model(tmp_path / "deeper", layers=4)
+    assert main(["convert", "from-hf", str(tmp_path / "deeper"), str(tmp_path / "other")]) == 0
+    assert main([*tune, str(tmp_path / "other")]) == 1
+    assert "is not the model that made the index" in capsys.readouterr().err
     damaged = json.loads((ours / "m3jax.json").read_text()) | {"fusion": {"all": [1, 2]}}
     (ours / "m3jax.json").write_text(json.dumps(damaged))
     with pytest.raises(ValueError, match="fusion must hold dense, sparse and colbert"):

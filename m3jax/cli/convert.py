@@ -243,7 +243,18 @@ def _merge(options: argparse.Namespace) -> int:
 
     params = merge([lambda name=name: params_of(name) for name in options.src], weights)
     _save_like(options.src[0], options.dst, dataclasses.replace(model, params=params))
-    return _say(options.dst, f"the mean of {len(options.src)} models")
+    return _say(options.dst, f"the mean of {len(options.src)} models{_fusion_of(options.src)}")
+
+
+def _fusion_of(sources: list[str]) -> str:
+    """What becomes of the weights of hybrids that merged models keep: the first one's stay."""
+    from m3jax import pretrained
+
+    kept = [tell_fusion(pretrained.read_fusion(pretrained.resolve(name))) for name in sources]
+    if not any(kept):
+        return ""
+    stays = f"those of {sources[0]} ({kept[0]})" if kept[0] else f"none, as {sources[0]} has none"
+    return f"; weights of the hybrid: {stays}; `m3jax tune-weights --save` finds its own"
 
 
 def _kind(model: "Pretrained") -> tuple:

@@ -42,17 +42,19 @@ def run(options: argparse.Namespace) -> int:
     """Prints the best weights beside the paper's."""
     from m3jax import pretrained
     from m3jax.cli.search import read_queries
+    from m3jax.config import M3Config, from_json
     from m3jax.search.fuse import preset
     from m3jax.search.methods import candidates, encode_queries
     from m3jax.search.trec import read_qrels
     from m3jax.search.tune import score_weights, tune_weights
 
+    index = open_for_search(options)
     if options.save:
-        pretrained.check_keeps_fusion(options.save)
+        config = from_json(M3Config, index.manifest["config"])
+        pretrained.check_keeps_fusion(options.save, config)
     qrels = read_qrels(options.qrels)
     ids, texts = read_queries(options.queries)
     kinds = read_kinds(options.queries, options.kinds) if options.kinds else None
-    index = open_for_search(options)
     encoded = encode_queries(index, texts, [options.method])
     found = candidates(index, encoded, options.method)
     best = tune_weights(found, ids, index.ids, qrels, kinds=kinds)

@@ -73,15 +73,18 @@ def train(
     finally:
         report.close()
         checkpoints.close()
-    model = export(run, state, workdir / "model")
+    model = export(run, state, workdir / "model", again=done == config.steps)
     if jax.process_index() == 0:
         draw_curves(workdir)
     return Stopped(config.steps, True, model)
 
 
-def export(run: Run, state: Any, directory: Path) -> Path:
-    """Writes the trained model as a directory that every command takes; replaces an older one."""
-    _write(_on_host(run, state), directory)
+def export(run: Run, state: Any, directory: Path, again: bool = False) -> Path:
+    """Writes the trained model as a directory that every command takes; replaces an older one.
+
+    `again`: nothing was trained since, and the weights tuned for its hybrid stay.
+    """
+    _write(_on_host(run, state), directory, keep_fusion=again)
     return directory
 
 
@@ -93,8 +96,10 @@ def _on_host(run: Run, state: Any) -> pretrained.Pretrained:
     return dataclasses.replace(run.start, params=jax.tree.map(np.asarray, params))
 
 
-def _write(model: pretrained.Pretrained, directory: Path) -> None:
+def _write(model: pretrained.Pretrained, directory: Path, keep_fusion: bool = False) -> None:
     if jax.process_index() == 0:
+        tuned = pretrained.read_fusion(directory) if keep_fusion else {}
+        model = dataclasses.replace(model, fusion=tuned or model.fusion)
         pretrained.save(directory, model, replace=True)
 
 
