@@ -3,7 +3,7 @@
     python experiments/m3_mini_weights.py --data TRAIN --work WORK
 
 TRAIN and WORK as for train_m3_mini.py, which leaves out a sixteenth of all passages, and some
-sources: texts of a kind that no stage has seen say most about the texts of others.
+sources altogether: texts of a kind that no stage has seen say most about the texts of others.
 Questions of ten languages on passages of their own and of six pairs of languages, titles and texts
 of help pages in six languages and four pairs, and sentences with their translations; one pool of
 all passages. With --long: questions on whole articles, papers and meetings in five languages, cut
@@ -85,7 +85,8 @@ def write_task(data: Path, files: Sequence[str], folder: Path) -> None:
 
 def rows_of(file: Path) -> list[dict]:
     """A file's pairs that no stage has seen, in random order."""
-    rows = [json.loads(line) for line in pick([file], 10**6, 0, dev=True)]
+    parts = (True, False) if file.name.split(".")[0] in UNSEEN else (True,)
+    rows = [json.loads(line) for dev in parts for line in pick([file], 10**6, 0, dev)]
     random.Random(0).shuffle(rows)
     long = file.name.startswith("long")
     return [row for row in rows if long or len(row["pos"][0]) <= LONGEST]
