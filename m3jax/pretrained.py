@@ -63,8 +63,7 @@ def load(
     mesh = sharding.make_mesh() if mesh is None else mesh
     tokenizer = tokenizers.load(directory)
     if (directory / checkpoint.METADATA).is_file():
-        params, config = _load_ours(directory, mesh)
-        notes: tuple[str, ...] = ()
+        params, config, notes = _load_ours(directory, mesh)
     else:
         params, config, notes = _load_hugging_face(directory, tokenizer, mesh, seed)
     if pooling is not None:
@@ -102,11 +101,15 @@ def save_hugging_face(
     dtype: str = "float32",
     shard_bytes: int = files.SHARD_BYTES,
 ) -> None:
-    """Writes `model` as the directory that the PyTorch world loads, whole or not at all."""
+    """Writes `model` as the directory that the PyTorch world loads, whole or not at all.
+
+    Heads that were never trained are left out: they would pass for real ones.
+    """
     with checkpoint.new_directory(directory) as scratch:
         files.write_directory(
-            scratch, model.params, model.config, model.tokenizer, dtype, shard_bytes
-        )
+            scratch, model.params, model.config, model.tokenizer, dtype, shard_bytes,
+            heads=not model.notes,
+        )  # fmt: skip
 
 
 def resolve(name_or_dir: str | Path, cache_dir: str | None = None) -> Path:
@@ -202,22 +205,22 @@ def fingerprint(params: dict[str, Any], config: M3Config) -> str:
     return digest.hexdigest()
 
 
-def _load_ours(directory: Path, mesh: Mesh) -> tuple[dict[str, Any], M3Config]:
+def _load_ours(directory: Path, mesh: Mesh) -> tuple[dict[str, Any], M3Config, tuple[str, ...]]:
     metadata = checkpoint.read_metadata(directory)
-    config = from_json(M3Config, metadata["config"])
+    config, notes = from_json(M3Config, metadata["config"]), tuple(metadata.get("notes", ()))
     if metadata["weights"] == "int8":
         flat = quantized.read(directory)
         shapes = {p: a.shape for p, a in sharding.flatten(abstract_params(config)).items()}
         if {p: a.shape for p, a in flat.items()} != shapes:
             raise ValueError(f"{directory / quantized.FILE} does not hold the model of its config")
-        return _place(flat.items(), mesh), config
+        return _place(flat.items(), mesh), config, notes
     like = sharding.map_params(
         lambda path, leaf: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding.param_sharding(path, leaf.shape, mesh)
         ),
         abstract_params(config),
     )
-    return checkpoint.load_arrays(directory, like), config
+    return checkpoint.load_arrays(directory, like), config, notes
 
 
 def _load_hugging_face(
@@ -238,8 +241,9 @@ def _load_hugging_face(
     else:
         flat |= _place(fresh_heads(config, seed).items(), mesh, nested=False)
         notes = (
-            "no colbert_linear.pt and sparse_linear.pt: the multi-vector head starts as the "
-            "identity and the sparse head at random; train them before use",
+            "its multi-vector and sparse heads were never trained (no colbert_linear.pt and "
+            "sparse_linear.pt): the first starts as the identity, the second at random; train them "
+            "before use",
         )
     return sharding.unflatten(flat), config, notes
 
@@ -256,6 +260,8 @@ def _place(leaves: Any, mesh: Mesh, nested: bool = True) -> dict[str, Any]:
 def _finish(directory: Path, model: Pretrained, weights: str) -> None:
     model.tokenizer.save(directory, packed=weights == "int8")
     values = {"config": to_json(model.config), "weights": weights}
+    if model.notes:
+        values["notes"] = list(model.notes)
     if model.fusion:
         values["fusion"] = {name: to_json(own) for name, own in model.fusion.items()}
     checkpoint.write_metadata(directory, values)

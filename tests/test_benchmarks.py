@@ -199,6 +199,15 @@ MKQA = [
 ]  # fmt: skip
 
 
+def test_a_split_or_layout_that_a_benchmark_has_not_is_refused(tmp_path):
+    for name, split in (("miracl/sw", "test"), ("mldr/de", "dev"), ("narrativeqa", "train")):
+        with pytest.raises(ValueError, match="split alone, not on"):
+            load_tasks(name, data=str(tmp_path), split=split)
+    write_task(tmp_path / "mkqa" / "ja")
+    with pytest.raises(ValueError, match="passages that hold an answer"):
+        load_tasks("mkqa/ja", data=str(tmp_path))
+
+
 def test_mkqa_from_its_published_files(tmp_path):
     write(tmp_path / "mkqa.jsonl.gz", MKQA)
     write(tmp_path / "nq" / "corpus.jsonl",

@@ -11,9 +11,11 @@ from safetensors.numpy import load_file, save_file
 from tiny import TEXTS, write_tiny_model
 
 from m3jax import M3Embedder, checkpoint, pretrained, sharding
+from m3jax.cli.main import main
 from m3jax.convert.heads import fit_sparse_head
 from m3jax.convert.names import ENCODER_ROWS, Source, from_torch
 from m3jax.convert.positions import extend_positions
+from m3jax.convert.reference import Outputs, differences
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +236,27 @@ def test_a_model_without_heads_gets_fresh_ones_and_says_so(tmp_path, caplog):
     np.testing.assert_array_equal(model.params["heads"]["colbert"]["kernel"], np.eye(32))
     again = pretrained.load(tmp_path / "plain")
     assert_same_bits(sharding.flatten(model.params), sharding.flatten(again.params))
+
+
+def test_heads_that_were_never_trained_stay_known_as_such(tmp_path, capsys):
+    """Whatever is written from an encoder without heads does not pass for a whole model."""
+    write_tiny_model(tmp_path / "plain", heads=False)
+    assert main(["convert", "from-hf", str(tmp_path / "plain"), str(tmp_path / "ours")]) == 0
+    assert main(["convert", "extend-positions", str(tmp_path / "plain"), str(tmp_path / "long"),
+                 "--to", "258"]) == 0  # fmt: skip
+    assert not list((tmp_path / "long").glob("*.pt"))
+    for name in ("ours", "long"):
+        assert "never trained" in pretrained.load(tmp_path / name).notes[0]
+        made = str(tmp_path / f"{name}2")
+        assert main(["convert", "init-heads", str(tmp_path / name), made]) == 0
+        assert not pretrained.load(made).notes
+
+
+def test_what_is_no_number_differs():
+    good = Outputs([np.ones(2)], [{5: 1.0}], [np.ones((1, 2))])
+    bad = Outputs([np.array([1.0, np.nan])], [{5: float("nan")}], [np.full((1, 2), np.nan)])
+    assert differences(good, good) == {"dense": 0.0, "sparse": 0.0, "colbert": 0.0}
+    assert set(differences(good, bad).values()) == {np.inf}
 
 
 def test_fitted_token_weights_follow_rarity(tmp_path):

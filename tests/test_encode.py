@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from tiny import TEXTS
+from tiny import TEXTS, write_tiny_model
 
 from m3jax import BGEM3FlagModel, M3Embedder, pretrained, sharding
 
@@ -210,6 +210,17 @@ def test_ids_are_spelt_as_tokens(tiny):
 def test_sizes_out_of_range_are_refused(tiny, options: dict[str, Any], message):
     with pytest.raises(ValueError, match=message):
         tiny.encode(TEXTS, **options)
+
+
+def test_long_texts_are_packed_on_any_number_of_devices(tmp_path):
+    """A row of 640 tokens: as many of them as the devices share evenly."""
+    write_tiny_model(tmp_path / "long", max_positions=1026)
+    model = M3Embedder.from_pretrained(tmp_path / "long")
+    texts = ["the cat sat on the mat " * 100, *TEXTS]
+    packed = model.encode(texts, max_length=1024, packing=True)
+    assert 512 < len(model.tokenizer.encode(texts[:1], 1024)[0]) <= 1024
+    plain = model.encode(texts, max_length=1024)
+    np.testing.assert_allclose(packed["dense_vecs"], plain["dense_vecs"], atol=1e-5)
 
 
 def test_encoding_is_safe_in_threads(tiny, many):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -178,6 +179,36 @@ def test_teacher_scores_go_with_their_passages(model):
         both = (*example.positive_scores, *example.negative_scores)
         want = [both[i] for i in feed.places(index, epoch)]
         np.testing.assert_allclose(batch.targets.teacher_scores[row], want, rtol=1e-6)
+
+
+def test_scores_of_some_passages_only_are_not_taken(model):
+    examples = [dataclasses.replace(e, negative_scores=None)
+                for e in make_examples(16, 4, scored=True)]  # fmt: skip
+    found = dataclasses.replace(in_memory(examples, model.tokenizer), flags=np.ones(16, np.uint8))
+    batch = Feed(found, model.tokenizer, dataclasses.replace(CONFIG, layout="bucket")).batch(0)
+    assert isinstance(batch, TrainBatch) and batch.targets.teacher_scores is None
+
+
+@pytest.mark.parametrize("layout", ["packed", "bucket"])
+def test_threads_see_the_batches_of_one(model, layout):
+    """Epochs differ in their number of batches, and several readers ask for plans at once."""
+    more = {"layout": layout, "source_power": 0.5}
+    alone, shared = make_feed(model, **more), make_feed(model, **more)
+    want = [alone.locate(step) for step in range(60)]
+    with ThreadPoolExecutor(8) as readers:
+        assert list(readers.map(shared.locate, range(60))) == want
+    assert shared._counts == alone._counts
+
+
+def test_packed_texts_fill_the_rows_that_they_need(model):
+    """Rows are as wide as a text may be, and no more of them than the batch size fills."""
+    texts = [Example(f"{e.query} {e.positives[0]}", ()) for e in make_examples(64)]
+    config = DataConfig(layout="packed", edges=(64,), batch_sizes=(16,), query_length=64,
+                        row_width=64)  # fmt: skip
+    feed = Feed(in_memory(texts, model.tokenizer), model.tokenizer, config, Part(0, 1, 8))
+    shape = feed.rows[0]
+    tokens = np.minimum(feed.examples.lengths, 64).mean()
+    assert (shape.rows, shape.width) == (max(1, round(2 * tokens / 64)), 64)
 
 
 def test_a_source_without_in_batch_negatives(model):

@@ -60,6 +60,9 @@ void hello() { print("hello"); }
         ("code-comment", {"code": PYTHON},
          [Pair("Adds two numbers.", "def add(a, b):\n    return a + b"),
           Pair("Waits\na while.", "async def wait():\n    await nothing()")]),
+        ("code-comment", {"code": "x = 1\n\x0c\n" + PYTHON},  # a form feed ends no line
+         [Pair("Adds two numbers.", "def add(a, b):\n    return a + b"),
+          Pair("Waits\na while.", "async def wait():\n    await nothing()")]),
         ("code-comment", {"code": "def broken(:"}, []),
         ("code-comment", {"code": JAVA, "language": "Java", "id": "f"},
          [Pair("Adds two numbers.", "int add(int a, int b) {\n    return a + b;\n}", id="f-0"),

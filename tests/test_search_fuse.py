@@ -149,7 +149,8 @@ def test_other_fusions_rank_as_brute_force_does(method, fusion):
     depths = Depths(dense=30, sparse=25, rerank=20)
     scores = every_score(queries, documents)
     hits = search(in_memory(documents), EncodedQueries([""] * 6, queries), method, top_k=15,
-                  weights=WEIGHTS, depths=depths, fusion=fusion)  # fmt: skip
+                  weights=None if fusion == "rrf" else WEIGHTS, depths=depths,
+                  fusion=fusion)  # fmt: skip
     for i in range(6):
         lists = [expected(m, scores, i, d, depths, WEIGHTS)[0]
                  for m, d in (("dense", 30), ("sparse", 25), ("multivector", 20))]  # fmt: skip
@@ -182,6 +183,13 @@ def test_bad_input_and_missing_representations():
         search(index, queries, "magic", top_k=1)
     with pytest.raises(ValueError, match="fusion must be one of"):
         search(index, queries, "dense", top_k=1, fusion="magic")
+    for given, message in (
+        ({"fusion": "rrf", "weights": WEIGHTS}, "without weights"),
+        ({"fusion": "rrf", "compat": "flagembedding"}, "for the weighted"),
+        ({"fusion": "zscore", "compat": "flagembedding"}, "for the weighted"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search(index, queries, "dense+sparse", top_k=1, **given)
     with pytest.raises(ValueError, match="compat must be"):
         search(index, queries, "dense", top_k=1, compat="lucene")
     with pytest.raises(ValueError, match="depths must be at least 1"):

@@ -28,6 +28,7 @@ from m3jax.search.explain import explain_passages
 from m3jax.search.fuse import preset
 from m3jax.search.index import build, join, open_index
 from m3jax.search.methods import METHODS, Depths, encode_queries, search
+from m3jax.search.vectors import Rows
 from m3jax.text.records import Record, read_records
 
 RECORDS = [Record(f"d{i}", f"{TEXTS[i % len(TEXTS)]} {i % 20}", i + 1) for i in range(45)]
@@ -145,6 +146,35 @@ def test_small_storage_ranks_as_it_is_stored(tiny, tmp_path):
     np.testing.assert_array_equal(found, brute.top(exact, 45))
     assert index.sparse.weights.dtype == np.uint8
     assert len(search(index, queries, "all", top_k=10).documents[0]) == 10
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_the_longest_vector_is_written_down(tiny, tmp_path, dtype):
+    """So that one query need not read the vectors of all documents for it."""
+    build(tiny, RECORDS, tmp_path / "index", dtype=dtype, shard_size=20)
+    index = open_index(tmp_path / "index")
+    assert index.dense is not None and index.colbert is not None
+    for rows in (index.dense, index.colbert.rows):
+        assert rows.norm == pytest.approx(Rows(rows.parts, rows.scales).largest_norm, rel=1e-6)
+    manifest = tmp_path / "index" / "embeddings" / "manifest.json"
+    values = json.loads(manifest.read_text())
+    for shard in values["shards"]:
+        del shard["norms"]  # as older versions wrote it
+    manifest.write_text(json.dumps(values))
+    older = open_index(tmp_path / "index")
+    assert older.dense is not None and older.dense.norm is None
+    assert older.dense.largest_norm == pytest.approx(index.dense.largest_norm, rel=1e-6)
+
+
+def test_text_is_printed_as_it_stands(tiny_dir, tmp_path, capsys):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"_id": "[b]", "text": "[edit] the cat [/INST]"}\n')
+    index = ["--index", str(tmp_path / "index")]
+    assert main(["index", "--model", str(tiny_dir), "--corpus", str(corpus), "--output",
+                 index[1]]) == 0  # fmt: skip
+    assert main(["search", *index, "--query", "the [/b] cat"]) == 0
+    out = capsys.readouterr().out
+    assert "[edit] the cat [/INST]" in out and "the [/b] cat" in out and "[b]" in out
 
 
 def test_nothing_is_mixed(tiny, built, tmp_path):

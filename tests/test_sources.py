@@ -72,6 +72,15 @@ def test_records_become_examples(name, record, want):
     assert all(e.source == name for e in found)
 
 
+def test_our_own_records_keep_all_their_fields():
+    record = {"query": "q", "pos": ["p"], "neg": ["n"], "pos_scores": [2.0], "neg_scores": [1.0],
+              "prompt": "as: ", "source": "mine", "in_batch": False, "id": None}  # fmt: skip
+    source = sources.find("training")
+    (found,) = sources.examples_of(source, iter([("f:1", record)]), BadRecords(0))
+    assert (found.positive_scores, found.negative_scores) == ((2.0,), (1.0,))
+    assert (found.prompt, found.source, found.in_batch, found.id) == ("as: ", "mine", False, "")
+
+
 def test_every_adapter_is_tried():
     tried = {sources.find(name).adapter for name, _, _ in CASES}
     assert tried == {source.adapter for source in sources.SOURCES}

@@ -255,8 +255,42 @@ def test_another_config_or_other_data_is_refused(config, files, tmp_path):
     with pytest.raises(ValueError, match="another steps: 2 there, 6 here"):
         run(config, tmp_path / "run")
     changed = dataclasses.replace(config, steps=2, optimizer=OptimizerConfig(learning_rate=9e-4))
+    kept = (tmp_path / "run" / "config.json").read_text()
     with pytest.raises(ValueError, match="another optimizer"):
         run(changed, tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").read_text() == kept
+    assert json.loads(kept)["optimizer"]["learning_rate"] == 1e-3
+
+
+def test_data_that_has_changed_is_read_again(config, files, tmp_path):
+    """A run without a checkpoint trains on what its files hold now."""
+    pairs = tmp_path / "pairs.jsonl"
+    lines = (files / "pairs.jsonl").read_text().splitlines(keepends=True)
+    config = dataclasses.replace(config, train_data=(str(pairs),))
+    for count in (10, 20):
+        pairs.write_text("".join(lines[:count]))
+        _, prepared = setup.prepare(config, tmp_path)
+        assert len(prepared.feed.examples) == count
+    pairs.unlink()  # what was built serves
+    assert len(setup.prepare(config, tmp_path)[1].feed.examples) == 20
+
+
+def test_queries_without_any_negative_are_told(config, files, tmp_path):
+    rows = [json.loads(line) for line in (files / "pairs.jsonl").read_text().splitlines()][:20]
+    for name, off in (("some", 5), ("all", 20)):
+        alone = [{"query": r["query"], "pos": r["pos"], "in_batch": i >= off}
+                 for i, r in enumerate(rows)]  # fmt: skip
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in alone))
+        given = dataclasses.replace(config, train_data=(str(path),))
+        said: list[str] = []
+        (tmp_path / name).mkdir()
+        if name == "all":
+            with pytest.raises(ValueError, match="no example has a negative"):
+                setup.prepare(given, tmp_path / name)
+        else:
+            setup.prepare(given, tmp_path / name, say=said.append)
+            assert any("5 of 20 examples teach nothing" in line for line in said)
 
 
 @pytest.mark.usefixtures("one_device")

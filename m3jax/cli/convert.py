@@ -144,7 +144,7 @@ def _init_heads(options: argparse.Namespace) -> int:
     if options.cls_from_mean:
         model = _cls_from_mean(model, texts)
     params = fit_sparse_head(model.params, model.config, model.tokenizer, texts)
-    _save_like(options.src, options.dst, dataclasses.replace(model, params=params))
+    _save_like(options.src, options.dst, dataclasses.replace(model, params=params, notes=()))
     return _say(options.dst, f"token weights fitted to {len(texts)} texts")
 
 

@@ -62,7 +62,8 @@ def _add_data(group: Any) -> None:
         "--source", choices=("local", "hub", "tfds"),
         help="where a benchmark is (default: local with --data); only hub downloads",
     )  # fmt: skip
-    group.add_argument("--split", help="of the judgements (default: test)")
+    group.add_argument("--split", help="of the judgements of a folder or a set of BEIR "
+                       "(default: test)")  # fmt: skip
     group.add_argument(
         "--max-queries", type=int, metavar="N", help="a fixed random sample of each query set"
     )

@@ -102,6 +102,7 @@ def _write(options: argparse.Namespace, ids: list[str], index: Any, hits: Any) -
 
 
 def _print(index: Any, options: argparse.Namespace, method: str, hits: Any) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from m3jax.cli.tables import shorten, wide_console
@@ -112,11 +113,12 @@ def _print(index: Any, options: argparse.Namespace, method: str, hits: Any) -> N
     if options.explain:
         names, extra = _explain(index, options.query, hits.documents[0])
         columns[3:3] = names
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns, title=escape(title), title_justify="left")
     rows = zip(hits.documents[0], hits.scores[0], extra, strict=True)
     for rank, (number, score, more) in enumerate(rows, 1):
         document = index.documents[int(number)]
-        table.add_row(str(rank), document.id, f"{score:.4f}", *more, shorten(document.text, 60))
+        cells = [str(rank), document.id, f"{score:.4f}", *more, shorten(document.text, 60)]
+        table.add_row(*map(escape, cells))
     wide_console(130).print(table)
     if not len(hits.documents[0]):
         print("no document shares a token with the query")

@@ -69,7 +69,6 @@ def run(options: argparse.Namespace) -> int:
     evaluate = _evaluator(config)  # before anything is loaded: a wrong path is told at once
     say = print if jax.process_index() == 0 else lambda line: None
     config, prepared = setup.prepare(config, workdir, memory, say)
-    setup.write_config(config, workdir)
     stopped = loop.train(config, prepared, workdir, evaluate)
     if stopped.model is not None and jax.process_index() == 0:
         print(f"{stopped.step} steps done; the model: {stopped.model}")

@@ -124,15 +124,28 @@ def write_directory(
     tokenizer: Tokenizer,
     dtype: str = "float32",
     shard_bytes: int = SHARD_BYTES,
+    heads: bool = True,
 ) -> None:
     """Weights, heads, tokenizer and the settings that the three libraries read.
 
-    The two heads are pickles because their readers expect `.pt`; PyTorch writes them.
+    Without `heads` those that nothing was trained for stay away, as they were read.
     """
-    torch = require_torch(f"writing {COLBERT_FILE} and {SPARSE_FILE}")
     layers = config.encoder.layers
     tensors = {n: t.astype(DTYPES[dtype]) for n, t in to_torch(params, ENCODER_ROWS, layers)}
     _write_safetensors(directory, tensors, shard_bytes)
+    if heads:
+        _write_heads(directory, params, layers, dtype)
+    tokenizer.save(directory)
+    _set_max_length(directory / "tokenizer_config.json", config.encoder.max_length)
+    for name, values in _settings(config, dtype).items():
+        path = directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_heads(directory: Path, params: dict[str, Any], layers: int, dtype: str) -> None:
+    """The two heads as pickles, because their readers expect `.pt`; PyTorch writes them."""
+    torch = require_torch(f"writing {COLBERT_FILE} and {SPARSE_FILE}")
     heads = dict(to_torch(params, HEAD_ROWS, layers))
     for stem, file in HEAD_FILES.items():
         state = {
@@ -140,12 +153,6 @@ def write_directory(
             for part in ("weight", "bias")
         }
         torch.save(state, directory / file)
-    tokenizer.save(directory)
-    _set_max_length(directory / "tokenizer_config.json", config.encoder.max_length)
-    for name, values in _settings(config, dtype).items():
-        path = directory / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _set_max_length(path: Path, max_length: int) -> None:

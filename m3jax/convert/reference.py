@@ -4,6 +4,7 @@ transformers' XLMRobertaModel gives the hidden states, one text at a time, so th
 hide a fault. Needs the `torch` extra.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +60,7 @@ def _heads(hidden: Any, ids: list[int], heads: dict, special: set, pooling: str)
     weights = linear(hidden, **heads["sparse_linear"])[:, 0].relu().tolist()
     sparse: dict[int, float] = {}
     for token, weight in zip(ids, weights, strict=True):
-        if token not in special and weight > sparse.get(token, 0.0):
+        if token not in special and not weight <= sparse.get(token, 0.0):  # nan too
             sparse[token] = weight
     colbert = normalize(linear(hidden[1:], **heads["colbert_linear"]), dim=-1)
     return dense.numpy(), sparse, colbert.numpy()
@@ -78,9 +79,14 @@ def differences(first: Outputs, second: Outputs) -> dict[str, float]:
         ):
             if a.shape != b.shape:
                 raise ValueError(f"text {number}: {head} has shape {a.shape} against {b.shape}")
-            largest[head] = max(largest[head], float(np.abs(a - b).max(initial=0.0)))
+            largest[head] = max(largest[head], _finite(float(np.abs(a - b).max(initial=0.0))))
     for a, b in zip(first.sparse, second.sparse, strict=True):
         for token in a.keys() | b.keys():
             gap = abs(a.get(token, 0.0) - b.get(token, 0.0))
-            largest["sparse"] = max(largest["sparse"], gap)
+            largest["sparse"] = max(largest["sparse"], _finite(gap))
     return largest
+
+
+def _finite(gap: float) -> float:
+    """A number; what is none differs from everything, and `max` would pass over it."""
+    return gap if math.isfinite(gap) else math.inf

@@ -84,11 +84,20 @@ def load_tasks(
             f"say where {spec} is: --data DIR for a local copy, or --source hub or --source tfds"
         )
     if source == "local" and data and (Path(data) / spec / "qrels").is_dir():
-        tasks = read_tasks(Path(data) / spec, split=split or "test", max_queries=max_queries)
         protocol = PROTOCOLS[benchmark]
+        if protocol.judged_by == "answers":
+            raise ValueError(
+                f"{benchmark} counts passages that hold an answer, for which BEIR's layout has no "
+                f"place: name {Path(data) / spec} as a task of its own, or put the published files "
+                f"under {data}"
+            )
+        tasks = read_tasks(Path(data) / spec, split=split or "test", max_queries=max_queries)
         return [
             dataclasses.replace(t, name=spec, family=benchmark, protocol=protocol) for t in tasks
         ]
+    only = None if benchmark == "beir" else "dev" if benchmark == "miracl" else "test"
+    if only and split not in (None, only):
+        raise ValueError(f"{benchmark} is measured on its {only} split alone, not on {split!r}")
     split = split or ("dev" if spec == "beir/msmarco" else "test")
     request = _Request(spec, part, split, source, data, max_queries)
     return [_ADAPTERS[benchmark](request)]

@@ -115,7 +115,8 @@ def _entry(
 ) -> Path:
     """The directory of this content: a whole one with at least `modes`, else where to make it."""
     text = json.dumps(identity, ensure_ascii=False)
-    stem = f"{kind}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
+    content = text.encode("utf-8", "surrogatepass")
+    stem = f"{kind}-{hashlib.blake2b(content, digest_size=10).hexdigest()}"
     letters = {mode[0] for mode in modes}
     for path in sorted(cache.glob(f"{stem}-*")):
         if letters <= set(path.name.rsplit("-", 1)[-1]) and is_whole(path):

@@ -6,6 +6,8 @@ of XLM-R. Earlier versions give lower MIRACL figures: they took passages with th
 out of the results.
 """
 
+from collections.abc import Sequence
+
 CITATION = "Chen et al., M3-Embedding, Findings of ACL 2024 (arXiv 2402.03216v4)"
 
 METHODS = ("bm25", "dense", "sparse", "multivector", "dense+sparse", "all")
@@ -20,6 +22,7 @@ AVERAGES: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("narrativeqa", "nDCG@10"): (None, 48.7, 57.5, 55.4, 60.1, 61.7),
 }
 
+COUNTS = {"miracl": 18, "mkqa": 25, "mldr": 13}  # languages behind an average; MKQA's without en
 LANGUAGES = tuple("ar bn en es fa fi fr hi id ja ko ru sw te th zh de yo".split())  # of MIRACL
 _MIRACL = {
     "dense": "78.4 80.0 56.9 56.1 60.9 78.6 58.3 59.5 56.1 72.8 69.9 70.1 78.7 86.2 82.6 62.7 56.7 "
@@ -39,6 +42,15 @@ def average(name: str, measure: str, method: str) -> float | None:
     """The paper's average over languages; None where it has none."""
     row = AVERAGES.get((name, measure))
     return row[METHODS.index(method)] if row and method in METHODS else None
+
+
+def mean(name: str, tasks: Sequence[str], measure: str, method: str) -> float | None:
+    """Of the paper's figures for these tasks; its own average where they are all of its languages,
+    None where neither is known."""
+    if len(set(tasks)) == COUNTS.get(name) and "mkqa/en" not in tasks:
+        return average(name, measure, method)
+    known = [figure for task in tasks if (figure := of_task(task, measure, method)) is not None]
+    return sum(known) / len(known) if known and len(known) == len(tasks) else None
 
 
 def of_task(name: str, measure: str, method: str) -> float | None:

@@ -60,6 +60,7 @@ class Settings:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        fuse.check(self.fusion, self.weights, self.compat)
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
 
@@ -75,6 +76,14 @@ def describe_model(embedder: M3Embedder) -> dict[str, Any]:
         "query_prefix": embedder.query_instruction,
         "passage_prefix": embedder.passage_instruction,
     }
+
+
+def describe_vocabulary(embedder: M3Embedder | None, settings: Settings) -> dict[str, Any]:
+    """The tokens that BM25 counts; {} where it counts words or is not asked for."""
+    if embedder is None or settings.bm25_terms == "words" or "bm25" not in settings.methods:
+        return {}
+    tokenizer = embedder.tokenizer
+    return {"vocabulary": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint()[:20]}
 
 
 def circumstances(embedder: M3Embedder | None) -> dict[str, Any]:
@@ -115,12 +124,12 @@ def measures_of(task: Task, settings: Settings) -> list[str]:
 
 def protocol_of(
     model: dict[str, Any], task: Task, queries: QuerySet, method: str, settings: Settings,
-    tokens: tuple[int, int], vocabulary: int | None, own: dict[str, HeadWeights],
+    tokens: tuple[int, int], vocabulary: dict[str, Any], own: dict[str, HeadWeights],
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that decides the numbers: results with equal protocols are the same.
 
     `model` comes from `describe_model`; `tokens` are the lengths of queries and passages,
-    `vocabulary` the tokens that BM25 knows, `own` the weights that the model keeps.
+    `vocabulary` from `describe_vocabulary`, `own` are the weights that the model keeps.
     """
     protocol: dict[str, Any] = {
         "corpus": {"documents": len(task.document_ids), "hash": task.digest},
@@ -139,11 +148,8 @@ def protocol_of(
         "warnings": list(task.warnings),
     }
     if method == "bm25":
-        words = settings.bm25_terms == "words"
-        protocol["bm25"] = {
-            "terms": settings.bm25_terms, "vocabulary": None if words else vocabulary,
-            "k1": bm25.K1, "b": bm25.B, "tokens": bm25.LONGEST,
-        }  # fmt: skip
+        protocol["bm25"] = {"terms": settings.bm25_terms, **vocabulary, "k1": bm25.K1,
+                            "b": bm25.B, "tokens": bm25.LONGEST}  # fmt: skip
         return protocol
     protocol |= model | {
         "query_tokens": tokens[0],
@@ -157,8 +163,8 @@ def protocol_of(
         kept = own.get(method) if settings.fusion == "weighted" else None
         weights = settings.weights or kept or task.protocol.weights
         weights = fuse.preset(weights, method) if isinstance(weights, str) else weights
-        protocol |= {"weights": dataclasses.asdict(weights), "fusion": settings.fusion,
-                     "compat": settings.compat}  # fmt: skip
+        used = None if settings.fusion == "rrf" else dataclasses.asdict(weights)
+        protocol |= {"weights": used, "fusion": settings.fusion, "compat": settings.compat}
     return protocol
 
 
@@ -173,4 +179,4 @@ def _processor() -> str:
 def _hash(queries: QuerySet) -> str:
     judged = queries.qrels if queries.answers is None else queries.answers
     text = json.dumps([queries.ids, queries.texts, judged], ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()

@@ -1,5 +1,6 @@
 """Results as JSON, as Markdown tables with the paper's beside them, and as a plot."""
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,13 +89,16 @@ def _table(summary: Summary, measure: str, with_intervals: bool) -> list[str]:
 def _beside_paper(summary: Summary, measure: str) -> list[str]:
     """Ours and the paper's figures, where a task is one of the paper's benchmarks."""
     methods = _methods(summary.sets[measure])
-    figures = {name: (row, paper.of_task, name) for name, row in summary.tasks[measure].items()}
+    figures = {name: (row, functools.partial(paper.of_task, name), name)
+               for name, row in summary.tasks[measure].items()}  # fmt: skip
     for name, row in summary.families[measure].items():
-        figures.setdefault(name, (row, paper.average, f"{name}, mean of the tasks above"))
+        tasks = [task for task in summary.tasks[measure] if task.startswith(f"{name}/")]
+        theirs = functools.partial(paper.mean, name, tasks)
+        figures.setdefault(name, (row, theirs, f"{name}, mean of {len(tasks)} tasks"))
     rows = []
-    for name, (row, figure, label) in figures.items():
+    for row, figure, label in figures.values():
         for method in methods:
-            theirs = figure(name, measure, method)
+            theirs = figure(measure, method)
             if theirs is not None and method in row:
                 ours = 100 * row[method].value
                 rows.append([label, METHOD_NAMES.get(method, method), f"{ours:.1f}",

@@ -78,7 +78,7 @@ def _evaluate_task(
 ) -> Iterator[tuple[Result, bool]]:
     tokens = protocols.lengths(embedder, task, settings)
     index = last.get((task.digest, tokens[1]))
-    vocabulary = embedder.tokenizer.vocab_size if embedder else None
+    vocabulary = protocols.describe_vocabulary(embedder, settings)
     own = embedder.encoder.model.fusion if embedder else {}
     for queries in task.query_sets:
         missing = []

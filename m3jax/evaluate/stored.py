@@ -45,7 +45,7 @@ def compare_runs(
             "intervals": {m: list(interval(bootstrap_means(a))) for m, a in arrays.items()},
             "per_query": found,
         }
-    same = len({len(array) for array in values.values()}) == 1
+    same = len({tuple(row["per_query"][names[0]]) for row in rows.values()}) == 1
     pairs = compare(values) if same else []  # queries left out cannot be paired
     return {
         "format": "m3jax-stored-runs",

@@ -47,5 +47,6 @@ def resumable(
 
 def digest_of(values: Any) -> str:
     """20 hex digits for a value of JSON."""
-    text = json.dumps(values, sort_keys=True)  # ASCII: lone surrogates are escaped
+    # ASCII: lone surrogates are escaped. Parquet has values that JSON has not, such as dates.
+    text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()

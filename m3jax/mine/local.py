@@ -96,9 +96,10 @@ def _reply(tokenizer: Any, ids: list[int], prompt: int, ends: set[int], most: in
 
 
 def _digest(directory: Path) -> str:
-    """Of the configuration and of the names and sizes of all files: weights are not read."""
+    """Of the configuration and of the names, sizes and times of all files: weights are not read."""
     found = hashlib.blake2b((directory / "config.json").read_bytes(), digest_size=8)
     for file in sorted(directory.iterdir()):
         if file.is_file():
-            found.update(f"{file.name} {file.stat().st_size}\0".encode())
+            status = file.stat()
+            found.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\0".encode())
     return found.hexdigest()

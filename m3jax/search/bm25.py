@@ -142,11 +142,18 @@ def _terms(
     if tokenizer is not None:
         special = set(tokenizer.special_ids)
         encoded = tokenizer.encode(list(texts), longest)
-        return [[i for i in ids.tolist() if i not in special] for ids in encoded]
+        numbers = _numbers(tokenizer.vocab_size)
+        return [[numbers[i] for i in ids.tolist() if i not in special] for ids in encoded]
     assert words is not None
     if grow:
         return [[words.setdefault(w, len(words)) for w in word_terms(text)] for text in texts]
     return [[words.get(w, -1) for w in word_terms(text)] for text in texts]
+
+
+@functools.cache
+def _numbers(size: int) -> list[int]:
+    """0 .. size - 1, each once: a corpus's tokens refer to these, at 8 bytes instead of 40."""
+    return list(range(size))
 
 
 def _chunks(texts: Iterable[str]) -> Iterable[list[str]]:

@@ -27,6 +27,7 @@ from m3jax.checkpoint import new_directory
 from m3jax.pretrained import fingerprint
 from m3jax.search.embedder import M3Embedder
 from m3jax.search.embeddings import Embeddings, Ragged, to_int8
+from m3jax.search.vectors import Rows
 from m3jax.text.records import Record
 
 MANIFEST = "manifest.json"
@@ -76,8 +77,8 @@ def encode_corpus(
         name = f"shard-{number:05d}"
         shutil.rmtree(output / name, ignore_errors=True)  # written, but never entered
         with new_directory(output / name) as scratch:
-            _write_shard(scratch, [record.id for record in batch], embeddings, dtype)
-        entry = {"name": name, "texts": len(batch), "digest": _digest(batch)}
+            norms = _write_shard(scratch, [record.id for record in batch], embeddings, dtype)
+        entry = {"name": name, "texts": len(batch), "digest": _digest(batch), "norms": norms}
         manifest["shards"].append(entry | {"files": file_digests(output / name)})
         _write_manifest(output, manifest)
     manifest["complete"] = True
@@ -222,22 +223,30 @@ def _check_finished(output: Path, manifest: dict[str, Any], stream: Iterator[Rec
         )
 
 
-def _write_shard(folder: Path, ids: list[str], embeddings: Embeddings, dtype: str) -> None:
+def _write_shard(
+    folder: Path, ids: list[str], embeddings: Embeddings, dtype: str
+) -> dict[str, float]:
+    """The files of a shard; the longest vector's length of each head that has vectors."""
+    norms = {}
     (folder / "ids.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
     if embeddings.dense is not None:
-        _write_vectors(folder, "dense", embeddings.dense, dtype)
+        norms["dense"] = _write_vectors(folder, "dense", embeddings.dense, dtype)
     if embeddings.sparse is not None:
         scipy.sparse.save_npz(folder / "sparse.npz", embeddings.sparse, compressed=False)
     if embeddings.colbert is not None:
-        _write_vectors(folder, "colbert", embeddings.colbert.values, dtype)
+        norms["colbert"] = _write_vectors(folder, "colbert", embeddings.colbert.values, dtype)
         np.save(folder / "colbert_offsets.npy", embeddings.colbert.offsets)
+    return norms
 
 
-def _write_vectors(folder: Path, head: str, vectors: np.ndarray, dtype: str) -> None:
+def _write_vectors(folder: Path, head: str, vectors: np.ndarray, dtype: str) -> float:
+    scales = None
     if dtype == "int8":
         vectors, scales = to_int8(vectors)
         np.save(folder / f"{head}_scales.npy", scales)
-    np.save(folder / f"{head}.npy", vectors.astype(dtype, copy=False))
+    vectors = vectors.astype(dtype, copy=False)
+    np.save(folder / f"{head}.npy", vectors)
+    return Rows((vectors,), (scales,)).largest_norm
 
 
 def _read_vectors(folder: Path, head: str) -> np.ndarray | None:

@@ -141,7 +141,8 @@ class TextEncoder:
             width = bucket_of(min(max(PACKED_WIDTH, *lengths), ladder[-1]), ladder)
             rows = pack_texts(lengths, width)
             segments = 1 << (max(map(len, rows)) - 1).bit_length()  # few shapes: powers of two
-            height = max(self.rows_multiple, self.tokens_per_batch // width)
+            several = self.rows_multiple
+            height = max(several, self.tokens_per_batch // width // several * several)
             for start in range(0, len(rows), height):
                 yield rows_of_tokens(
                     token_ids, rows[start : start + height], width,

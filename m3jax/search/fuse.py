@@ -66,6 +66,14 @@ def normalised(scores: Float[np.ndarray, " n"], how: str) -> Float[np.ndarray, "
     raise ValueError(f"normalisation must be minmax or zscore, got {how!r}")
 
 
+def check(fusion: str, weights: object, compat: str | None) -> None:
+    """ValueError where an option would do nothing."""
+    if fusion == "rrf" and weights is not None:
+        raise ValueError("fusion rrf adds reciprocal ranks, without weights; leave weights out")
+    if fusion != "weighted" and compat is not None:
+        raise ValueError(f"compat {compat} is for the weighted fusion, not for {fusion}")
+
+
 def reciprocal_ranks(
     rankings: Sequence[Int[np.ndarray, " _"]],
     weights: Sequence[float] | None = None,

@@ -231,6 +231,7 @@ def _chained(parts: Sequence[Rows]) -> Rows:
     return Rows(
         tuple(array for part in parts for array in part.parts),
         tuple(scales for part in parts for scales in part.scales),
+        _largest([part.norm for part in parts]),
     )
 
 
@@ -254,10 +255,10 @@ def open_index(path: Path | str, *, verify: bool | None = None) -> Index:
     colbert = None
     if "multivector" in manifest["modes"]:
         offsets = tuple(np.load(shard / "colbert_offsets.npy") for shard in shards)
-        colbert = RaggedRows(_rows(shards, "colbert"), offsets)
+        colbert = RaggedRows(_rows(shards, "colbert", encoded), offsets)
     return Index(
         manifest["documents"],
-        _rows(shards, "dense") if "dense" in manifest["modes"] else None,
+        _rows(shards, "dense", encoded) if "dense" in manifest["modes"] else None,
         sparse.load(path / "sparse") if "sparse" in manifest["modes"] else None,
         colbert,
         Documents(path / "documents"),
@@ -338,14 +339,21 @@ def _sparse_shards(output: Path) -> Iterator[scipy.sparse.csr_array]:
         yield scipy.sparse.csr_array(scipy.sparse.load_npz(path))
 
 
-def _rows(shards: Sequence[Path], head: str) -> Rows:
+def _rows(shards: Sequence[Path], head: str, encoded: dict[str, Any]) -> Rows:
     """The vectors of all shards, mapped."""
+    norms = [shard.get("norms", {}).get(head) for shard in encoded["shards"]]
     parts, scales = [], []
     for shard in shards:
         parts.append(np.load(shard / f"{head}.npy", mmap_mode="r"))
         file = shard / f"{head}_scales.npy"
         scales.append(np.load(file) if file.is_file() else None)
-    return Rows(tuple(parts), tuple(scales))
+    return Rows(tuple(parts), tuple(scales), _largest(norms))
+
+
+def _largest(norms: Sequence[float | None]) -> float | None:
+    """Of all parts; None where one does not know its own."""
+    known = [norm for norm in norms if norm is not None]
+    return max(known, default=0.0) if len(known) == len(norms) else None
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

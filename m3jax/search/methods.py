@@ -121,6 +121,7 @@ def search(
         raise ValueError(f"fusion must be one of {', '.join(fuse.FUSIONS)}, got {fusion!r}")
     if compat not in (None, "flagembedding"):
         raise ValueError(f"compat must be None or 'flagembedding', got {compat!r}")
+    fuse.check(fusion, weights, compat)
     index.require(needed, method)
     if not isinstance(queries, EncodedQueries):
         queries = encode_queries(index, queries, [method])

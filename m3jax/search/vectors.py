@@ -20,10 +20,11 @@ BLOCK = 8192  # rows read, decoded and multiplied at once
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Rows of equal width in several parts."""
+    """Rows of equal width in several parts. `norm`: the longest one's length, where it is known."""
 
     parts: tuple[np.ndarray, ...]
     scales: tuple[np.ndarray | None, ...]
+    norm: float | None = None
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -40,7 +41,10 @@ class Rows:
 
     @functools.cached_property
     def largest_norm(self) -> float:
-        """The longest vector's length; ValueError where a number is not finite. Read once."""
+        """The longest vector's length; ValueError where a number is not finite. Read once, where
+        it was not written down."""
+        if self.norm is not None:
+            return self.norm
         largest = 0.0
         for _, block in self.blocks():
             norm = float(np.sqrt(np.einsum("nd,nd->n", block, block).max(initial=0.0)))

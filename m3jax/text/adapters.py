@@ -8,18 +8,15 @@ KeyError or TypeError for a record of another shape; `sources` puts the place in
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from m3jax.text.examples import Example
+from m3jax.text.examples import Example, parse_example
 
 Record = dict[str, Any]
 Adapter = Callable[[Record], Iterator[Example]]
 
 
 def training(record: Record) -> Iterator[Example]:
-    """The field's own: {"query", "pos": [...], "neg": [...]}."""
-    yield Example(
-        record["query"], tuple(record["pos"]), tuple(record.get("neg") or ()),
-        id=str(record.get("id", "")), lang=record.get("lang", ""),
-    )  # fmt: skip
+    """The field's own: {"query", "pos": [...], "neg": [...]}, with all that may stand beside."""
+    yield parse_example(record, "record")
 
 
 def squad(record: Record) -> Iterator[Example]:

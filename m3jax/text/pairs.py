@@ -112,7 +112,7 @@ def _docstrings(code: str) -> Iterator[tuple[str, str]]:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return
-    lines = code.splitlines()
+    lines = re.split(r"\r\n|\r|\n", code)  # as `ast` counts: a form feed ends no line
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             continue

@@ -5,6 +5,7 @@ Never imports JAX: worker processes load this file.
 
 import dataclasses
 import functools
+import threading
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +21,7 @@ from m3jax.text.tokenizer import Tokenizer
 from m3jax.types import TextBatch, TrainBatch
 
 SHORTEST = 8  # tokens a text of a packed row is reckoned to have, on average
+_PLANNING = threading.RLock()  # readers of several threads ask for plans
 
 
 class Part(NamedTuple):
@@ -77,8 +79,8 @@ class Feed:
         return {}
 
     @functools.cached_property
-    def _counts(self) -> list[int]:
-        return []  # batches of each epoch planned so far
+    def _counts(self) -> dict[int, int]:
+        return {}  # batches of each epoch planned so far
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process needs; it makes its own plans."""
@@ -86,22 +88,23 @@ class Feed:
 
     def plan(self, epoch: int) -> Plan:
         """The order of an epoch: the same in every process. The last two are kept."""
-        if epoch not in self._plans:
-            cut = None
-            if self.config.layout == "packed":
-                lengths = functools.partial(self.lengths_of, epoch=epoch)
-                cut = by_rows(self.config, self.rows, self.part.shards, lengths)
-            while len(self._plans) > 1:
-                self._plans.pop(next(iter(self._plans)))
-            self._plans[epoch] = plan_epoch(self._traits, self.config, epoch, cut)
-        return self._plans[epoch]
+        with _PLANNING:
+            if epoch not in self._plans:
+                cut = None
+                if self.config.layout == "packed":
+                    lengths = functools.partial(self.lengths_of, epoch=epoch)
+                    cut = by_rows(self.config, self.rows, self.part.shards, lengths)
+                while len(self._plans) > 1:
+                    self._plans.pop(next(iter(self._plans)))
+                self._plans[epoch] = plan_epoch(self._traits, self.config, epoch, cut)
+            return self._plans[epoch]
 
     def locate(self, step: int) -> tuple[int, int]:
         """(epoch, number of the batch in it) of a step counted from 0."""
         epoch = 0
         while True:
-            if epoch == len(self._counts):
-                self._counts.append(len(self.plan(epoch).groups))
+            if epoch not in self._counts:
+                self._counts[epoch] = len(self.plan(epoch).groups)
             if step < self._counts[epoch]:
                 return epoch, step
             if not self._counts[epoch]:
@@ -145,10 +148,19 @@ class Feed:
             width = max(self.config.row_width, self._edge(group))
             mean = tokens[group] / counts[group] if counts[group] else overall
             share = size // self.part.shards
-            rows = max(self.config.group_size + 1, round(share * mean / width))
+            rows = max(self._texts, round(share * mean / width))
             # Room for shorter examples beside those that make a row's length.
             found[group] = Rows(rows, width, max(1, width // SHORTEST), 2 * share)
         return found
+
+    @functools.cached_property
+    def _texts(self) -> int:
+        """The most texts of one example: any of them may fill a row."""
+        if self.texts_only:
+            return 1
+        positives = np.asarray(self.examples.positives)
+        negatives = np.diff(np.asarray(self.examples.offsets)) - 1 - positives
+        return 1 + (self.config.group_size if negatives.any() else 1)
 
     def lengths_of(self, index: int, epoch: int) -> list[int]:
         """Tokens of an example's query and of the passages picked this epoch, as far as kept."""
@@ -173,7 +185,8 @@ class Feed:
 
     def _edge(self, group: int) -> int:
         """The longest text of a group; the last group has all that is longer."""
-        longest = max(self.config.query_length, self.config.passage_length)
+        longest = self.config.query_length
+        longest = longest if self.texts_only else max(longest, self.config.passage_length)
         last = group == len(self.config.edges) - 1
         return longest if last else min(self.config.edges[group], longest)
 
@@ -230,8 +243,8 @@ def read_texts(feed: Feed, examples: NDArray[np.int64], epoch: int) -> Tokenised
         source = feed.examples.sources[int(feed.examples.source_ids[index])]
         flagged = bool(feed.examples.flags[index] & IN_BATCH)
         in_batch.append(flagged and source not in config.no_in_batch)
-        if example.positive_scores is not None:
-            scores = (*example.positive_scores, *(example.negative_scores or ()))
+        if feed.examples.flags[index] & SCORED:  # all of its passages have scores
+            scores = (*(example.positive_scores or ()), *(example.negative_scores or ()))
             teacher.append([scores[place] for place in places])
     return Tokenised(
         feed.tokenizer.encode(queries, config.query_length),

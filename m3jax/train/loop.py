@@ -25,7 +25,7 @@ from m3jax.train.feeding import host_batches, place
 from m3jax.train.objectives import dead_heads
 from m3jax.train.report import Report, draw_curves, peak_flops, tokens_of, training_flops
 from m3jax.train.saving import Checkpoints
-from m3jax.train.setup import Run, fingerprint
+from m3jax.train.setup import Run, fingerprint, write_config
 
 Evaluate = Callable[[pretrained.Pretrained], dict[str, float]]
 WINDOW = 50  # steps whose mean loss is compared with the first ones'
@@ -49,6 +49,7 @@ def train(
     """
     checkpoints = Checkpoints(workdir, config.keep)
     state, done = _restored(checkpoints, run, config)
+    write_config(config, workdir)  # only now: another config's run has been refused
     first = jax.process_index() == 0
     report = Report(workdir, config.steps, done, quiet=not first, keeps=first)
     try:

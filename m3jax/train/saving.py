@@ -23,6 +23,10 @@ BLOCK = 1 << 22  # bytes read at a time
 _SHAPES = "_shapes"
 
 
+class _Other(ValueError):
+    """A checkpoint of another model or optimiser."""
+
+
 class Checkpoints:
     """The checkpoints of one run, under `directory`."""
 
@@ -62,6 +66,8 @@ class Checkpoints:
             if fault is None:
                 try:
                     return self._read(step, like)
+                except _Other:
+                    raise
                 except Exception as error:  # whatever the storage layers raise
                     if step in self._sealed():
                         raise ValueError(
@@ -111,7 +117,10 @@ class Checkpoints:
         stored, wanted = metadata.pop(_SHAPES), _shapes(shapes)
         for name in sorted(stored.keys() | wanted.keys()):
             if stored.get(name) != wanted.get(name):
-                raise ValueError(f"{name} is {stored.get(name)} there, {wanted.get(name)} here")
+                raise _Other(
+                    f"{self._steps / str(step)} is of another model or optimiser: {name} is "
+                    f"{stored.get(name)} there, {wanted.get(name)} here"
+                )
         found = self._restore(step, state=ocp.args.StandardRestore(shapes))["state"]
         leaves = [found[name] for name in shapes]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), metadata

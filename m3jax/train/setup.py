@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from m3jax.config import RetroMAEConfig, TrainConfig, to_json
 from m3jax.model.retromae import init_retromae
 from m3jax.pretrained import Pretrained
 from m3jax.text import datasets
+from m3jax.text.examples import example_files
+from m3jax.text.plan import IN_BATCH
 from m3jax.text.training import Feed
 from m3jax.train import sizing
 from m3jax.train.feeding import part_of
@@ -85,6 +88,8 @@ def prepare(
     if memory is not None:
         config = sizing.fit_once(config, start.config, mesh, memory, workdir, say)
     feed = Feed(examples, start.tokenizer, config.data, part_of(mesh))
+    if not feed.texts_only:
+        _check_negatives(feed, say)
     steps = config.steps or sum(len(feed.plan(epoch).groups) for epoch in range(config.epochs))
     config = dataclasses.replace(config, steps=steps)
     loss = config.loss
@@ -106,14 +111,55 @@ def open_or_build(config: TrainConfig, workdir: Path, start: Pretrained) -> Any:
         found = datasets.open_examples(first)
     else:
         built = workdir / "data"
-        if not (built / datasets.METADATA).is_file() and jax.process_index() == 0:
-            kind = "texts" if config.objective == "retromae" else "examples"
-            datasets.build(list(config.train_data), built, start.tokenizer, kind=kind)
+        if jax.process_index() == 0:
+            _build(config, built, start)
         if jax.process_count() > 1:  # the others read what process 0 built, on the shared disk
             multihost_utils.sync_global_devices("m3jax: data is built")
         found = datasets.open_examples(built)
     datasets.check_tokenizer(found, start.tokenizer)
     return found
+
+
+def _build(config: TrainConfig, built: Path, start: Pretrained) -> None:
+    """Builds what is not there; once more where the files have changed since. (A run that has a
+    checkpoint is refused then, by its fingerprint.)"""
+    stamps, path = _stamps(config), built.with_name(f"{built.name}_inputs.json")
+    if stamps and path.is_file() and json.loads(path.read_text(encoding="utf-8")) != stamps:
+        shutil.rmtree(built, ignore_errors=True)
+    if not (built / datasets.METADATA).is_file():
+        kind = "texts" if config.objective == "retromae" else "examples"
+        path.write_text(json.dumps(stamps) + "\n", encoding="utf-8")
+        datasets.build(list(config.train_data), built, start.tokenizer, kind=kind)
+
+
+def _stamps(config: TrainConfig) -> list[list[Any]]:
+    """(file, bytes, time) of the training files; none where they are gone, and what was built
+    serves."""
+    try:
+        files = [(str(file), file.stat()) for file in example_files(config.train_data)]
+    except FileNotFoundError:
+        return []
+    return [[config.objective], *([name, s.st_size, s.st_mtime_ns] for name, s in files)]
+
+
+def _check_negatives(feed: Feed, say: Callable[[str], None]) -> None:
+    """Tells of examples that have neither own negatives nor those of their batch: loss 0."""
+    found, data = feed.examples, feed.config
+    own = np.diff(np.asarray(found.offsets)) - 1 - np.asarray(found.positives)
+    outside = [i for i, name in enumerate(found.sources) if name in data.no_in_batch]
+    shared = (np.asarray(found.flags) & IN_BATCH).astype(bool)
+    shared &= ~np.isin(np.asarray(found.source_ids), outside)
+    alone = ~shared & ((own == 0) | (data.group_size == 1))
+    if alone.all():
+        raise ValueError(
+            "no example has a negative: in-batch negatives are off for all of them, and neg is "
+            "empty or data.group_size is 1"
+        )
+    if alone.any():
+        say(
+            f"warning: {alone.sum():,} of {len(alone):,} examples teach nothing: in-batch "
+            "negatives are off for them, and neg is empty or data.group_size is 1"
+        )
 
 
 def fingerprint(config: TrainConfig, feed: Feed) -> dict[str, Any]:
@@ -147,6 +193,8 @@ def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, feed: Feed) -> Run:
         if feed.texts_only:
             raise ValueError('objective "m3" trains on pairs: {"query": ..., "pos": [...]} a line')
         loss = config.loss
+        if {"sparse", "colbert"} <= set(loss.heads):
+            start = dataclasses.replace(start, notes=())  # that nothing was trained yet
         gradients = m3_gradients(start.config, loss, config.step, compute, mesh)
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)

@@ -84,12 +84,14 @@ def fit_once(
     workdir: Path,
     say: Callable[[str], None] = lambda line: None,
 ) -> TrainConfig:
-    """`fit`, kept in `workdir`: a run that goes on takes the sizes it began with."""
+    """`fit`, kept in `workdir`: a run that goes on takes the sizes it began with; one that has no
+    checkpoint yet is fitted again where the memory is another."""
     path = workdir / FILE
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        say(f"sizes from {path}")
-        return _with_sizes(config, kept["batch_sizes"], kept["sub_tokens"])
+        if kept["memory"] == memory or any((workdir / "checkpoints").glob("[0-9]*")):
+            say(f"sizes from {path}")
+            return _with_sizes(config, kept["batch_sizes"], kept["sub_tokens"])
     config, sizes = fit(config, model, mesh, memory, say)
     spelt = ",".join(str(size.batch) for size in sizes)
     say(f'the same without a search: --set "data.batch_sizes=({spelt},)" '
