@@ -103,8 +103,11 @@ def save_hugging_face(
 ) -> None:
     """Writes `model` as the directory that the PyTorch world loads, whole or not at all.
 
-    Heads that were never trained are left out: they would pass for real ones.
+    Heads that `notes` tells were never trained are left out, with a warning: they would pass for
+    real ones.
     """
+    if model.notes:
+        log.warning("%s: without heads: %s", directory, model.notes[0])
     with checkpoint.new_directory(directory) as scratch:
         files.write_directory(
             scratch, model.params, model.config, model.tokenizer, dtype, shard_bytes,
