@@ -183,11 +183,12 @@ def test_bad_input_and_missing_representations():
         search(index, queries, "magic", top_k=1)
     with pytest.raises(ValueError, match="fusion must be one of"):
         search(index, queries, "dense", top_k=1, fusion="magic")
-    for given, message in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"fusion": "rrf", "weights": WEIGHTS}, "without weights"),
         ({"fusion": "rrf", "compat": "flagembedding"}, "for the weighted"),
         ({"fusion": "zscore", "compat": "flagembedding"}, "for the weighted"),
-    ):
+    )
+    for given, message in refused:
         with pytest.raises(ValueError, match=message):
             search(index, queries, "dense+sparse", top_k=1, **given)
     with pytest.raises(ValueError, match="compat must be"):
