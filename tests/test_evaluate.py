@@ -174,6 +174,9 @@ def test_adding_a_method_encodes_nothing_again(tiny, tmp_path, encoded):
     encoded.clear()
     evaluate(tiny, tasks, tmp_path / "out", Settings(methods=("dense", "all", "bm25")))
     assert not encoded
+    # BM25 alone reads texts.
+    evaluate(tiny, tasks, tmp_path / "texts", Settings(methods=("bm25",)))
+    assert not encoded
     # With "needed" only what the method uses is stored; then more has to be encoded.
     settings = Settings(methods=("dense",), store="needed")
     evaluate(tiny, tasks, tmp_path / "new", settings)

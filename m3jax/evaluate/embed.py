@@ -58,17 +58,7 @@ class Store:
         """The index of a task's corpus, found or made; of a united task, that of its parts."""
         if task.parts:
             return index.join({part.name: self.corpus(part, length) for part in task.parts})
-        prefix = self.embedder.passage_instruction
-        identity = [
-            task.digest,
-            self.fingerprint,
-            self.embedder.compute.dtype,
-            prefix,
-            length,
-            self.dtype,
-            *([] if self.cls_every is None else [self.cls_every]),
-        ]
-        folder = _entry(self.folder, "corpus", identity, self.modes, _is_index)
+        folder = self._folder_of(task, length)
         if not _is_index(folder):
             index.build(
                 self.embedder,
@@ -83,6 +73,23 @@ class Store:
         opened = index.open_index(folder)
         opened.use(self.embedder)
         return opened
+
+    def has(self, task: Task, length: int) -> bool:
+        """Whether `corpus` would find it."""
+        return all(_is_index(self._folder_of(part, length)) for part in task.parts or [task])
+
+    def _folder_of(self, task: Task, length: int) -> Path:
+        prefix = self.embedder.passage_instruction
+        identity = [
+            task.digest,
+            self.fingerprint,
+            self.embedder.compute.dtype,
+            prefix,
+            length,
+            self.dtype,
+            *([] if self.cls_every is None else [self.cls_every]),
+        ]
+        return _entry(self.folder, "corpus", identity, self.modes, _is_index)
 
     def queries(self, ids: list[str], texts: list[str], length: int) -> Iterator[Embeddings]:
         """Embeddings of `QUERY_SHARD` queries at a time, in order, found or made."""

@@ -94,16 +94,21 @@ def _evaluate_task(
                 yield result, True
         if not missing:
             continue
-        if index is None:
+        heads = store is not None and any(method != "bm25" for method, _, _ in missing)
+        if index is None or (heads and not _has_vectors(index)):
             last.clear()
-            if store is not None:
+            if store is not None and (heads or store.has(task, tokens[1])):
                 index = store.corpus(task, tokens[1])
-            else:
+            else:  # BM25 alone reads texts
                 index = embed.of_texts(task.documents(), embedder)
             last[task.digest, tokens[1]] = index
-        chunks = list(_chunks(store, queries, tokens[0]))
+        chunks = list(_chunks(store if heads else None, queries, tokens[0]))
         for method, path, protocol in missing:
             yield _measure(index, task, queries, chunks, method, path, protocol, settings), False
+
+
+def _has_vectors(index: Index) -> bool:
+    return any(part is not None for part in (index.dense, index.sparse, index.colbert))
 
 
 def _chunks(
