@@ -216,9 +216,9 @@ def test_long_texts_are_packed_on_any_number_of_devices(tmp_path):
     """A row of 640 tokens: as many of them as the devices share evenly."""
     write_tiny_model(tmp_path / "long", max_positions=1026)
     model = M3Embedder.from_pretrained(tmp_path / "long")
-    texts = ["the cat sat on the mat " * 100, *TEXTS]
+    texts = ["the cat sat on the mat " * 65, *TEXTS]
     packed = model.encode(texts, max_length=1024, packing=True)
-    assert 512 < len(model.tokenizer.encode(texts[:1], 1024)[0]) <= 1024
+    assert 512 < len(model.tokenizer.encode(texts[:1], 1024)[0]) <= 640
     plain = model.encode(texts, max_length=1024)
     np.testing.assert_allclose(packed["dense_vecs"], plain["dense_vecs"], atol=1e-5)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -174,8 +175,11 @@ def test_adding_a_method_encodes_nothing_again(tiny, tmp_path, encoded):
     encoded.clear()
     evaluate(tiny, tasks, tmp_path / "out", Settings(methods=("dense", "all", "bm25")))
     assert not encoded
-    # BM25 alone reads texts.
-    evaluate(tiny, tasks, tmp_path / "texts", Settings(methods=("bm25",)))
+    # Where only BM25 is missing, texts are enough, though the vectors are gone.
+    evaluate(tiny, tasks, tmp_path / "gone", Settings(methods=("dense",)))
+    shutil.rmtree(tmp_path / "gone" / "embeddings")
+    encoded.clear()
+    evaluate(tiny, tasks, tmp_path / "gone", Settings(methods=("dense", "bm25")))
     assert not encoded
     # With "needed" only what the method uses is stored; then more has to be encoded.
     settings = Settings(methods=("dense",), store="needed")
@@ -357,18 +361,23 @@ def test_stored_runs_are_measured_and_compared(tiny_dir, tmp_path, capsys):
 def test_queries_missing_from_a_stored_run(tmp_path, capsys):
     (tmp_path / "qrels.tsv").write_text(HEADER + "q1\ta\t1\nq2\ta\t1\n")
     (tmp_path / "run").write_text("q1 Q0 a 1 2.5 t\nq9 Q0 a 1 2 t\n")
-    files = ("--run", tmp_path / "run", "--qrels", tmp_path / "qrels.tsv", "--measures", "MRR")
+    files = ("--qrels", tmp_path / "qrels.tsv", "--measures", "MRR", "--run", tmp_path / "run")
     run(*files)
     assert "| run | 50.00 [0.0, 100.0] | 2 | 1 | 1 |" in capsys.readouterr().out
     run(*files, "--skip-missing")
     assert "| run | 100.00 [100.0, 100.0] | 1 | 1 | 1 |" in capsys.readouterr().out
     # Runs that lack different queries have no pairs to compare, however many each has.
-    (tmp_path / "other").write_text("q2 Q0 b 1 2.5 t\n")
-    run(*files, "--run", tmp_path / "other", "--skip-missing")
-    assert "Paired tests" not in capsys.readouterr().out
+    judged = [f"q{i}\ta\t1\n" for i in range(6)]
+    (tmp_path / "qrels.tsv").write_text(HEADER + "".join(judged))
+    for name, lacks in (("run", 5), ("same", 5), ("other", 0)):
+        lines = [f"q{i} Q0 {'ab'[i % 2]} 1 2.5 t\n" for i in range(6) if i != lacks]
+        (tmp_path / name).write_text("".join(lines))
+    for name, paired in (("same", True), ("other", False)):
+        run(*files, tmp_path / name, "--skip-missing")
+        assert ("Paired tests" in capsys.readouterr().out) == paired
     (tmp_path / "qrels.tsv").write_text(HEADER + "q7\ta\t1\n")
     run(*files, code=1)
-    assert "judges none of the 2 queries" in capsys.readouterr().err
+    assert "judges none of the 5 queries" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
