@@ -1,6 +1,7 @@
 """Attention and heads: no text sees another, special tokens never weigh, shapes are as told."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -73,8 +74,15 @@ def test_backend_by_name_and_automatically():
         resolve_backend("cudnn", jnp.bfloat16, 64, False)
 
 
-def test_cudnn_serves_padded_half_precision_rows_only(monkeypatch):
+def pretend_gpu(monkeypatch, capability: str) -> None:
+    gpu = types.SimpleNamespace(compute_capability=capability)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [gpu])
+
+
+@pytest.mark.parametrize("capability", ["8.0", "9.0", "12.0"])
+def test_cudnn_serves_padded_half_precision_rows_only(monkeypatch, capability):
+    pretend_gpu(monkeypatch, capability)
     assert resolve_backend("auto", jnp.bfloat16, 64, False) == "cudnn"
     assert resolve_backend("auto", jnp.bfloat16, 64, True) == "xla"
     assert resolve_backend("auto", jnp.float32, 64, False) == "xla"
@@ -82,6 +90,18 @@ def test_cudnn_serves_padded_half_precision_rows_only(monkeypatch):
         resolve_backend("cudnn", jnp.bfloat16, 64, True)
     with pytest.raises(ValueError, match="multiple of 8"):
         resolve_backend("cudnn", jnp.bfloat16, 12, False)
+    assert resolve_backend("auto", jnp.bfloat16, 256, False) == "xla"
+
+
+@pytest.mark.parametrize(
+    ("capability", "said"), [("7.5", "7.5, not 8.0"), ("gfx90a", "no NVIDIA GPU"), ("", "tells no")]
+)
+def test_gpus_without_the_fused_kernel_take_xla(monkeypatch, capability, said):
+    """A T4 or V100 is too old for it; an AMD GPU has another."""
+    pretend_gpu(monkeypatch, capability)
+    assert resolve_backend("auto", jnp.float16, 64, False) == "xla"
+    with pytest.raises(ValueError, match=said):
+        resolve_backend("cudnn", jnp.float16, 64, False)
 
 
 @pytest.mark.gpu

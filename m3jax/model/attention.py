@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 # The keys that some queries may see: columns of the queries [q] to a mask [n, q, t].
 Visible = Callable[[Int[Array, " q"]], Bool[Array, "n q t"]]
 
+AMPERE = 8.0  # the first compute capability that the fused kernel runs on
+WIDEST_HEAD = 128  # of that kernel on all of them
 LONG_ROW = 1024  # tokens; above this the scores of all pairs of tokens are never held at once
 
 
@@ -46,13 +48,11 @@ def attend(
 def resolve_backend(backend: str, dtype: Any, head_width: int, packed: bool) -> str:
     """The back end that `auto` stands for here; a named one that cannot serve raises ValueError."""
     half = dtype in (jnp.bfloat16, jnp.float16)
-    reasons = []
-    if jax.default_backend() != "gpu":
-        reasons.append(f"the device is a {jax.default_backend().upper()}, not an NVIDIA GPU")
+    reasons = _missing_hardware()
     if not half:
         reasons.append(f"it computes in bfloat16 or float16, not {jnp.dtype(dtype).name}")
-    if head_width % 8:
-        reasons.append(f"the head width {head_width} is no multiple of 8")
+    if head_width % 8 or head_width > WIDEST_HEAD:
+        reasons.append(f"the head width {head_width} is no multiple of 8 up to {WIDEST_HEAD}")
     if packed:
         # The kernel takes one length a row. It would let packed texts see each other.
         reasons.append("several texts are packed into a row")
@@ -63,6 +63,18 @@ def resolve_backend(backend: str, dtype: Any, head_width: int, packed: bool) -> 
     if backend == "auto":
         return "xla" if reasons else "cudnn"
     return backend
+
+
+def _missing_hardware() -> list[str]:
+    """Why the device at hand cannot run cuDNN's kernel; empty where it can."""
+    if jax.default_backend() != "gpu":
+        return [f"the device is a {jax.default_backend().upper()}, not an NVIDIA GPU"]
+    generation = str(getattr(jax.devices()[0], "compute_capability", ""))  # "9.0"; AMD: "gfx90a"
+    try:
+        old = float(generation) < AMPERE
+    except ValueError:
+        return [f"the device is no NVIDIA GPU ({generation or 'it tells no compute capability'})"]
+    return [f"the GPU's compute capability is {generation}, not {AMPERE} or more"] if old else []
 
 
 def attend_in_blocks(
