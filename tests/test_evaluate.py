@@ -167,6 +167,28 @@ def test_united_tasks_equal_one_corpus_written_out(tiny, tmp_path, encoded):
         assert got.measures == pytest.approx(want.measures), want.method
 
 
+def test_translations_of_what_is_asked_for_stand_aside_where_families_are_parallel(tiny, tmp_path):
+    """The same ids in two languages: one that answers as well is neither right nor wrong."""
+    for name, mark in (("en", ""), ("xx", " ...")):
+        rows = [{"_id": f"d{i}", "text": t + mark} for i, t in enumerate(DOCUMENTS)]
+        write(tmp_path / "both" / name / "corpus.jsonl", rows)
+        write(tmp_path / "both" / name / "queries.jsonl", [{"_id": "q", "text": DOCUMENTS[0]}])
+        write(tmp_path / "both" / name / "qrels" / "test.tsv", HEADER + "q\td0\t1\n")
+    tasks = read_tasks(tmp_path / "both")
+    settings = Settings(methods=("bm25", "dense", "all"))
+
+    def ranks(parallel):
+        results = evaluate(tiny, unite(tasks, parallel), tmp_path / "out", settings)
+        return {(r.task, r.method): r.measures["MRR@10"] for r in results}
+
+    plain, aside = ranks(()), ranks([("both",)])
+    assert ranks([("others",)]) == plain
+    for method in settings.methods:
+        assert plain["both/en", method] == aside["both/en", method] == 1
+        assert plain["both/xx", method] <= 0.5  # the English text stands first
+        assert aside["both/xx", method] == 1
+
+
 def test_adding_a_method_encodes_nothing_again(tiny, tmp_path, encoded):
     write_real_task(tmp_path / "task")
     tasks = read_tasks(tmp_path / "task")

@@ -147,6 +147,8 @@ def protocol_of(
         "ties": "document order",
         "warnings": list(task.warnings),
     }
+    if queries.aside is not None:
+        protocol["translations"] = "taken out"
     if method == "bm25":
         protocol["bm25"] = {"terms": settings.bm25_terms, **vocabulary, "k1": bm25.K1,
                             "b": bm25.B, "tokens": bm25.LONGEST}  # fmt: skip
@@ -178,5 +180,8 @@ def _processor() -> str:
 
 def _hash(queries: QuerySet) -> str:
     judged = queries.qrels if queries.answers is None else queries.answers
-    text = json.dumps([queries.ids, queries.texts, judged], ensure_ascii=False)
+    parts = [queries.ids, queries.texts, judged]
+    text = json.dumps(
+        parts if queries.aside is None else [*parts, queries.aside], ensure_ascii=False
+    )
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()

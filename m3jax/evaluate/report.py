@@ -15,8 +15,8 @@ from m3jax.evaluate.trec import writing
 
 SHARED = ("model", "model_hash", "pooling", "query_prefix", "passage_prefix", "query_tokens",
           "passage_tokens", "cls_every", "compute_dtype", "stored_dtype", "top_k", "remove_self",
-          "missing_queries", "ties", "title_join", "judged_by", "depths", "fusion", "compat",
-          "versions", "machine")  # fmt: skip
+          "translations", "missing_queries", "ties", "title_join", "judged_by", "depths", "fusion",
+          "compat", "versions", "machine")  # fmt: skip
 
 
 def write_report(output: Path, results: Sequence[Result], name: str = "results") -> Summary:

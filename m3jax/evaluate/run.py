@@ -141,7 +141,8 @@ def _measure(
     everything, seconds = Hits([], []), 0.0
     for ids, encoded, lists in chunks:
         start = time.perf_counter()
-        hits = _search(index, ids, encoded, method, protocol, settings, lists)
+        out = _taken_out(queries, ids, settings)
+        hits = _search(index, encoded, method, protocol, settings, lists, out)
         seconds += time.perf_counter() - start
         for name, some in _values(index, task, queries, ids, hits, names).items():
             values[name] |= some
@@ -176,14 +177,14 @@ def _run_of(path: Path) -> Path:
 
 def _search(
     index: Index,
-    ids: list[str],
     encoded: EncodedQueries,
     method: str,
     protocol: dict[str, Any],
     settings: Settings,
     lists: methods.Cache,
+    out: list[set[str]],
 ) -> Hits:
-    top_k = settings.top_k + settings.remove_self
+    top_k = settings.top_k + max(map(len, out), default=0)
     if method == "bm25":
         hits = index.bm25(settings.bm25_terms).search(encoded.texts, top_k)
     else:
@@ -193,13 +194,20 @@ def _search(
             weights=None if weights is None else HeadWeights(**weights), compat=settings.compat,
             cache=lists,
         )  # fmt: skip
-    return _without_self(hits, ids, index.ids).cut(settings.top_k) if settings.remove_self else hits
+    return _without(hits, out, index.ids).cut(settings.top_k) if any(out) else hits
 
 
-def _without_self(hits: Hits, ids: list[str], document_ids: Any) -> Hits:
+def _taken_out(queries: QuerySet, ids: list[str], settings: Settings) -> list[set[str]]:
+    """The documents that do not count of each query `ids`."""
+    aside = queries.aside or {}
+    own = [{query} if settings.remove_self else set() for query in ids]
+    return [some | set(aside.get(query, ())) for query, some in zip(ids, own, strict=True)]
+
+
+def _without(hits: Hits, out: list[set[str]], document_ids: Any) -> Hits:
     kept = [
-        np.array([document_ids[int(d)] != query for d in documents], bool)
-        for query, documents in zip(ids, hits.documents, strict=True)
+        np.array([document_ids[int(d)] not in some for d in documents], bool)
+        for some, documents in zip(out, hits.documents, strict=True)
     ]
     return Hits(
         [d[keep] for d, keep in zip(hits.documents, kept, strict=True)],

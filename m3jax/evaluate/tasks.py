@@ -47,6 +47,7 @@ class QuerySet:
     qrels: Qrels
     answers: dict[str, list[str]] | None = None  # query -> accepted answers
     sampled_from: int | None = None  # judged queries there were, where these are a sample
+    aside: dict[str, list[str]] | None = None  # query -> documents taken out of its results
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,11 +159,14 @@ def make_task(
     )
 
 
-def unite(tasks: Sequence[Task]) -> list[Task]:
+def unite(tasks: Sequence[Task], parallel: Sequence[Sequence[str]] = ()) -> list[Task]:
     """The tasks, each over the documents of all: small pools hide differences.
 
     Documents become TASK:ID. Where a relevant text stands in several corpora, each copy is
-    relevant; a translation of it is not.
+    relevant; a translation of it is not. `parallel` are groups of families in which documents of
+    one id are translations of each other, such as [("xquad", "xquad-x")]: what answers a query in
+    another language than its task's is then taken out of its results, where it would stand in the
+    way of what it is asked for.
     """
     parts = tuple(tasks)
     copies: dict[str, list[str]] = {}
@@ -187,7 +191,8 @@ def unite(tasks: Sequence[Task]) -> list[Task]:
                 for copy in copies[text_of[number]] if number in text_of else ():
                     numbers[copy] = max(grade, numbers.get(copy, grade))
             qrels[query] = numbers
-        return dataclasses.replace(found, qrels=qrels)
+        aside = _translations(task, found, qrels, parts, parallel)
+        return dataclasses.replace(found, qrels=qrels, aside=aside or None)
 
     return [
         dataclasses.replace(
@@ -196,6 +201,25 @@ def unite(tasks: Sequence[Task]) -> list[Task]:
         )
         for task in parts
     ]  # fmt: skip
+
+
+def _translations(
+    task: Task, found: QuerySet, relevant: Qrels, parts: Sequence[Task],
+    parallel: Sequence[Sequence[str]],
+) -> dict[str, list[str]]:  # fmt: skip
+    """Query -> documents of parallel tasks with the id of one that answers it, but not relevant."""
+    families = {family for group in parallel if task.family in group for family in group}
+    known = [(part.name, set(part.document_ids)) for part in parts if part.family in families]
+    return {
+        query: [
+            number
+            for name, ids in known
+            for document in grades
+            if document in ids and (number := f"{name}:{document}") not in relevant[query]
+        ]
+        for query, grades in found.qrels.items()
+        if known
+    }
 
 
 def limit(query_set: QuerySet, count: int | None, seed: int = 0) -> QuerySet:
