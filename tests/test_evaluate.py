@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,13 +168,18 @@ def test_united_tasks_equal_one_corpus_written_out(tiny, tmp_path, encoded):
         assert got.measures == pytest.approx(want.measures), want.method
 
 
-def test_translations_of_what_is_asked_for_stand_aside_where_families_are_parallel(tiny, tmp_path):
-    """The same ids in two languages: one that answers as well is neither right nor wrong."""
+def write_parallel_tasks(folder: Path) -> None:
+    """The same ids in two languages, one question that is nearer to the first."""
     for name, mark in (("en", ""), ("xx", " ...")):
         rows = [{"_id": f"d{i}", "text": t + mark} for i, t in enumerate(DOCUMENTS)]
-        write(tmp_path / "both" / name / "corpus.jsonl", rows)
-        write(tmp_path / "both" / name / "queries.jsonl", [{"_id": "q", "text": DOCUMENTS[0]}])
-        write(tmp_path / "both" / name / "qrels" / "test.tsv", HEADER + "q\td0\t1\n")
+        write(folder / name / "corpus.jsonl", rows)
+        write(folder / name / "queries.jsonl", [{"_id": "q", "text": DOCUMENTS[0]}])
+        write(folder / name / "qrels" / "test.tsv", HEADER + "q\td0\t1\n")
+
+
+def test_translations_of_what_is_asked_for_stand_aside_where_families_are_parallel(tiny, tmp_path):
+    """What answers as well in another language is neither right nor wrong."""
+    write_parallel_tasks(tmp_path / "both")
     tasks = read_tasks(tmp_path / "both")
     settings = Settings(methods=("bm25", "dense", "all"))
 
@@ -410,6 +416,7 @@ def test_queries_missing_from_a_stored_run(tmp_path, capsys):
         (["--task", "."], "--task needs --output"),
         (["--run", "r"], "--run needs --qrels"),
         (["--task", ".", "--output", "o", "--union", "--remove-self"], "--union gives"),
+        (["--task", ".", "--output", "o", "--parallel", "a,b"], "--parallel is for --union"),
         (["--task", ".", "--output", "o", "--methods", "magic"], "method must be one of bm25"),
         (["--task", ".", "--output", "o", "--depths", "1,2"], "--depths needs three numbers"),
         (["--task", ".", "--output", "o", "--weights", "a"], "--weights needs numbers"),
@@ -421,6 +428,17 @@ def test_wrong_arguments_are_explained(tmp_path, monkeypatch, capsys, arguments,
     run(*arguments, code=1)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_translations_stand_aside_by_command(tiny_dir, tmp_path, capsys):
+    write_parallel_tasks(tmp_path / "both")
+    arguments = ["--model", tiny_dir, "--task", tmp_path / "both", "--output", tmp_path / "out",
+                 "--methods", "bm25", "--measures", "MRR@10", "--union", "--parallel"]  # fmt: skip
+    run(*arguments, "both")
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    assert [result["measures"]["MRR@10"] for result in found] == [1, 1]
+    run(*arguments, "both,others", code=1)
+    assert "no task is of 'others'; the families: both" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_command(tiny_dir, tmp_path):

@@ -7,6 +7,7 @@ command again after a stop, or with more methods, and what is there is kept.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ examples:
   m3jax evaluate --model E5 --pooling mean --query-prefix "query: " --passage-prefix "passage: " \\
       --task tasks --methods dense --output out
   m3jax evaluate --model DIR --task tasks --union --output union
+  m3jax evaluate --model DIR --task xquad xquad-x --union --parallel xquad,xquad-x --output union
   m3jax evaluate --run one.trec two.trec --qrels qrels/test.tsv
 """
 METHODS = "bm25,dense,sparse,multivector,dense+sparse,all"
@@ -70,6 +72,11 @@ def _add_data(group: Any) -> None:
     group.add_argument(
         "--union", action="store_true", help="every query against the documents of all tasks"
     )
+    group.add_argument(
+        "--parallel", nargs="+", metavar="FAMILY,...",
+        help="families in which one id names translations (with --union): those of a relevant "
+        "document are taken out of the results; default: they count as wrong",
+    )  # fmt: skip
 
 
 def _add_protocol(group: Any) -> None:
@@ -107,6 +114,17 @@ def _add_protocol(group: Any) -> None:
     )  # fmt: skip
 
 
+def _parallel(groups: Sequence[str], known: set[str]) -> list[list[str]]:
+    """Groups of families; ValueError for one that is not known."""
+    parted = [group.split(",") for group in groups]
+    for family in (family for group in parted for family in group):
+        if family not in known:
+            raise ValueError(
+                f"--parallel: no task is of {family!r}; the families: {', '.join(sorted(known))}"
+            )
+    return parted
+
+
 def run(options: argparse.Namespace) -> int:
     """Prints each result as it comes and the averages at the end."""
     if (options.runs is None) == (options.task is None):
@@ -115,6 +133,8 @@ def run(options: argparse.Namespace) -> int:
         return _stored(options)
     if options.output is None:
         raise ValueError("--task needs --output DIR, where results and embeddings are kept")
+    if options.parallel and not options.union:
+        raise ValueError("--parallel is for --union, which puts translations into one pool")
     if options.union and options.remove_self:
         raise ValueError("--union gives documents new ids, --remove-self compares the old ones")
     from m3jax.evaluate.benchmarks import load_tasks
@@ -136,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
     if double:
         raise ValueError(f"two tasks have the name {double[0]!r}; evaluate them one by one")
     if options.union:
-        tasks = unite(tasks)
+        tasks = unite(tasks, _parallel(options.parallel or (), {task.family for task in tasks}))
     embedder = None
     if options.model:
         embedder = load_embedder(
