@@ -5,7 +5,7 @@
 DIR: multilingual-e5-small as XLM-RoBERTa, used as its authors do (prefixes, mean of all tokens) and
 not trained on. Its table of 250,002 words is kept, cut to the pieces that the training texts use
 most, or stored by product quantisation in 96 and 128 bytes a word; questions in 22 languages find
-English paragraphs, sentences their translations. Writes results/small_words.{json,md}. 25 minutes
+English paragraphs, sentences their translations. Writes results/small_words.{json,md}. 20 minutes
 on 2 cores; run again after a stop, it goes on.
 """
 
