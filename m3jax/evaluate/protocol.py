@@ -180,8 +180,6 @@ def _processor() -> str:
 
 def _hash(queries: QuerySet) -> str:
     judged = queries.qrels if queries.answers is None else queries.answers
-    parts = [queries.ids, queries.texts, judged]
-    text = json.dumps(
-        parts if queries.aside is None else [*parts, queries.aside], ensure_ascii=False
-    )
+    aside = [] if queries.aside is None else [queries.aside]
+    text = json.dumps([queries.ids, queries.texts, judged, *aside], ensure_ascii=False)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
