@@ -12,7 +12,8 @@ dense vector is the mean of all tokens, and passages are cut at 512 tokens; BM25
 import argparse
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+from summary import RESULTS, keep_report
+
 TASKS = [
     *(f"xquad/{language}" for language in ("en", "de", "ar", "zh", "ru", "th")),
     "xquad-x",
@@ -35,7 +36,6 @@ def main() -> None:
 
     from m3jax import M3Embedder
     from m3jax.evaluate.protocol import Settings
-    from m3jax.evaluate.report import write_report
     from m3jax.evaluate.run import evaluate
     from m3jax.evaluate.tasks import read_task
 
@@ -52,7 +52,7 @@ def main() -> None:
     results = evaluate(embedder, tasks, Path(options.work), settings, tell=tell)
     for result in results:  # where the model lay is nobody's business
         result.protocol["model"] = options.name or Path(options.model).name
-    write_report(RESULTS, results, "baselines")
+    keep_report(RESULTS, results, "baselines")
 
 
 def tell(result, kept: bool) -> None:

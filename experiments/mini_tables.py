@@ -9,14 +9,14 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from summary import RESULTS, keep_report
+
 from m3jax import M3Embedder
 from m3jax.evaluate.protocol import Settings
-from m3jax.evaluate.report import write_report
 from m3jax.evaluate.results import Result
 from m3jax.evaluate.run import evaluate
 from m3jax.evaluate.tasks import Task, read_tasks
 
-RESULTS = Path(__file__).parent / "results"
 BASELINE = "mE5-small"
 M3_METHODS = ("dense", "sparse", "multivector", "dense+sparse", "all")
 
@@ -53,12 +53,12 @@ def tasks_of(options: argparse.Namespace, families: Sequence[str]) -> list[Task]
 
 
 def measure(options: argparse.Namespace, tasks: list[Task], name: str, **settings) -> list[Result]:
-    """BM25, the backbone and the M3 model on all tasks; writes NAME.json, .md and .png."""
+    """BM25, the backbone and the M3 model on all tasks; writes NAME.json.gz, .md and .png."""
     results = baseline(options, tasks)
     model = M3Embedder.from_pretrained(options.model)
     results += evaluate(model, tasks, options.work, m3_settings(options, **settings), tell=tell)
     named(results, options)
-    write_report(options.results, results, name)
+    keep_report(options.results, results, name)
     return results
 
 

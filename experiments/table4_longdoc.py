@@ -13,10 +13,10 @@ import dataclasses
 import json
 
 from mini_tables import M3_METHODS, baseline, m3_settings, named, parser_of, tasks_of, tell
+from summary import keep_report
 
 from m3jax import M3Embedder
 from m3jax.evaluate.averages import summarise
-from m3jax.evaluate.report import write_report
 
 MEASURE = "nDCG@10"
 MCLS = "dense, MCLS"
@@ -40,7 +40,7 @@ def main() -> None:
         for method, level in summarise(last).overall[MEASURE]["all"].items():
             curve.setdefault(method, {})[length] = round(100 * level.value, 2)
     named(last, options)
-    write_report(options.results, last, "table4_longdoc")
+    keep_report(options.results, last, "table4_longdoc")
     text = json.dumps({"measure": MEASURE, "curve": curve}, indent=1) + "\n"
     (options.results / "table4_curve.json").write_text(text, encoding="utf-8")
     draw(options, curve)

@@ -38,14 +38,15 @@ def new_directory(path: Path | str, replace: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_file(path: Path | str) -> Iterator[Callable[[str], Any]]:
+def new_file(path: Path | str, replace: bool = False) -> Iterator[Callable[[str], Any]]:
     """A function that writes text to a file which appears when the block ends without error.
 
     UTF-8; compressed where the name ends in .gz or .zst. Raises FileExistsError where `path` is
-    there already, ImportError where .zst lacks its package.
+    there already (with `replace` the new file takes its place), ImportError where .zst lacks its
+    package.
     """
     path = Path(path)
-    if path.exists():
+    if path.exists() and not replace:
         raise FileExistsError(f"{path} already exists; name a new file or remove it first")
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")

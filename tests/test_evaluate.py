@@ -19,7 +19,7 @@ from m3jax.evaluate import averages, embed
 from m3jax.evaluate.benchmarks import load_tasks
 from m3jax.evaluate.metrics import as_run, means, per_query
 from m3jax.evaluate.protocol import Settings
-from m3jax.evaluate.report import markdown, write_report
+from m3jax.evaluate.report import markdown, report_of, write_report
 from m3jax.evaluate.results import Result
 from m3jax.evaluate.run import evaluate
 from m3jax.evaluate.tasks import read_tasks, unite
@@ -311,12 +311,8 @@ def test_mkqa_counts_passages_that_hold_an_answer(tiny, tmp_path):
         assert result.primary == "Recall@100" and result.protocol["judged_by"] == "answers"
     (one,) = evaluate(tiny, tasks, tmp_path / "out", Settings(methods=("bm25",), top_k=1))
     assert set(one.values["Recall@20"]) <= {0.0, 1.0}
-    text = markdown(results, *_summary(results))
+    text = markdown(report_of(results, averages.summarise(results)))
     assert "| mkqa/en |" in text and "Recall@100, in percent" in text
-
-
-def _summary(results):
-    return averages.summarise(results), averages.comparisons(results)
 
 
 def test_the_paper_stands_beside_its_benchmarks(tmp_path):

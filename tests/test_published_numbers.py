@@ -1,11 +1,13 @@
-"""The figures that the pages tell of the model that ships are those of the measured results."""
+"""README and the model card show the numbers of experiments/results, whose files agree."""
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 
 import pytest
 from doc_blocks import ROOT
+
+from m3jax.evaluate import report_files
+from m3jax.evaluate.report import markdown
 
 RESULTS = ROOT / "experiments" / "results"
 CARD = ROOT / "m3jax" / "assets" / "m3-mini" / "README.md"
@@ -13,17 +15,14 @@ HEAD = "| | BM25 | mE5-small | dense | sparse | multi-vector | all |"
 METHODS = ("bm25", "mE5-small", "dense", "sparse", "multivector", "all")
 TABLES = ["table2_multilingual", "table3_crosslingual"]
 FAMILIES = ("xquad", "qa", "help", "xquad-x", "xqa", "help-x", "tatoeba")  # a row each
+REPORTS = [*TABLES, "union", "union_strict", "table4_longdoc", "baselines"]
 
 
-def family_means(reports: Sequence[str], method: str) -> dict[str, float]:
-    """Mean nDCG@10 in percent over all sets of questions of each family."""
-    values = defaultdict(list)
-    for report in reports:
-        results = json.loads((RESULTS / f"{report}.json").read_text(encoding="utf-8"))["results"]
-        for result in results:
-            if result["method"] == method:
-                values[result["family"]].append(100 * result["measures"]["nDCG@10"])
-    return {family: sum(found) / len(found) for family, found in values.items()}
+def summary():
+    """Report -> family -> method -> mean nDCG@10 in percent over the query sets."""
+    found = json.loads((RESULTS / "summary.json").read_text(encoding="utf-8"))
+    assert (found["measure"], found["unit"]) == ("nDCG@10", "percent")
+    return found["reports"]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +33,32 @@ def family_means(reports: Sequence[str], method: str) -> dict[str, float]:
 def test_the_table_of_m3_mini_is_what_was_measured(page, number, reports):
     lines = page.read_text(encoding="utf-8").splitlines()
     first = [place for place, line in enumerate(lines) if line == HEAD][number] + 2
-    measured = [family_means(reports, method) for method in METHODS]
+    means = {}
+    for report in reports:
+        means |= summary()[report]
     for family, line in zip(FAMILIES, lines[first : first + len(FAMILIES)], strict=True):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        assert cells[1:] == [f"{means[family]:.1f}" for means in measured], cells[0]
+        assert cells[1:] == [f"{means[family][method]:.1f}" for method in METHODS], family
+
+
+def test_every_report_has_its_means_in_the_summary():
+    assert sorted(summary()) == sorted(REPORTS)
+    assert sorted(path.name for path in RESULTS.glob("*.json.gz")) == sorted(
+        f"{name}.json.gz" for name in REPORTS
+    )
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_stored_report_gives_its_tables_and_its_means(name):
+    report = report_files.read(RESULTS / f"{name}.json.gz")
+    assert markdown(report) == (RESULTS / f"{name}.md").read_text(encoding="utf-8")
+    values = defaultdict(lambda: defaultdict(list))
+    for row in report["results"]:
+        values[row["family"]][row["method"]].append(100 * row["measures"]["nDCG@10"])
+    means = {f: {m: sum(v) / len(v) for m, v in row.items()} for f, row in values.items()}
+    found = summary()[name]
+    assert found.keys() == means.keys()
+    for family, row in means.items():
+        assert found[family] == pytest.approx(row, abs=1e-4)
+        for method, mean in row.items():  # rounding twice changes no published digit
+            assert f"{found[family][method]:.1f}" == f"{mean:.1f}"

@@ -6,53 +6,59 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from m3jax.evaluate import averages, paper
+from m3jax.evaluate import averages, paper, report_files
 from m3jax.evaluate.averages import Summary
 from m3jax.evaluate.plots import draw
 from m3jax.evaluate.protocol import METHOD_NAMES
 from m3jax.evaluate.results import Result
 from m3jax.evaluate.trec import writing
 
-SHARED = ("model", "model_hash", "pooling", "query_prefix", "passage_prefix", "query_tokens",
-          "passage_tokens", "cls_every", "compute_dtype", "stored_dtype", "top_k", "remove_self",
-          "translations", "missing_queries", "ties", "title_join", "judged_by", "depths", "fusion",
-          "compat", "versions", "machine")  # fmt: skip
+# Protocol fields in the notes, in this order.
+SHARED = (
+    *("model", "model_hash", "pooling", "query_prefix", "passage_prefix", "query_tokens"),
+    *("passage_tokens", "cls_every", "compute_dtype", "stored_dtype", "top_k", "remove_self"),
+    *("translations", "missing_queries", "ties", "title_join", "judged_by", "depths", "fusion"),
+    *("compat", "versions", "machine"),
+)
 
 
-def write_report(output: Path, results: Sequence[Result], name: str = "results") -> Summary:
+def write_report(
+    output: Path, results: Sequence[Result], name: str = "results", *, packed: bool = False
+) -> Summary:
     """Writes NAME.json, NAME.md and NAME.png to `output` and returns the averages.
 
-    Where tasks differ in their first measure, every other one has a plot NAME.MEASURE.png.
+    With `packed` the JSON file is NAME.json.gz in the small form of `report_files`. Where tasks
+    differ in their first measure, every other one has a plot NAME.MEASURE.png.
     """
     if not results:
         raise ValueError("no result to report")
     summary = averages.summarise(results)
-    tests = averages.comparisons(results)
-    with writing(output / f"{name}.json") as stream:
-        json.dump(_document(results, summary, tests), stream, indent=1, ensure_ascii=False)
-        stream.write("\n")
+    report = report_of(results, summary)
+    report_files.write(output / (f"{name}.json.gz" if packed else f"{name}.json"), report)
     with writing(output / f"{name}.md") as stream:
-        stream.write(markdown(results, summary, tests))
+        stream.write(markdown(report))
     for number, measure in enumerate(primaries(results)):
         draw(output / (f"{name}.{measure}.png" if number else f"{name}.png"), summary, measure)
     return summary
 
 
-def markdown(results: Sequence[Result], summary: Summary, tests: dict[str, Any]) -> str:
-    """Tables of the primary measure by task, family and over all; of the other measures; notes."""
+def markdown(report: dict[str, Any]) -> str:
+    """Tables of the primary measures by task, family and over all; of the others; tests; notes."""
+    levels = report["averages"]
+    first = list(dict.fromkeys(row["primary"] for row in report["results"]))
     lines = ["# Retrieval results", ""]
-    for measure in primaries(results):
+    for measure in first:
         lines += [f"## {measure}, in percent", ""]
-        lines += _table(summary, measure, with_intervals=True)
-        lines += _beside_paper(summary, measure)
-    others = [m for m in summary.tasks if m not in primaries(results)]
+        lines += _table(levels, measure, with_intervals=True)
+        lines += _beside_paper(levels, measure)
+    others = [measure for measure in levels["tasks"] if measure not in first]
     if others:
         lines += ["## Other measures, in percent", ""]
         for measure in others:
-            lines += [f"### {measure}", "", *_table(summary, measure, with_intervals=False)]
-            lines += _beside_paper(summary, measure)
-    lines += _tests(tests)
-    lines += _notes(results)
+            lines += [f"### {measure}", "", *_table(levels, measure, with_intervals=False)]
+            lines += _beside_paper(levels, measure)
+    lines += _tests(report["comparisons"])
+    lines += _notes(report["results"])
     return "\n".join(lines) + "\n"
 
 
@@ -61,18 +67,20 @@ def primaries(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(result.primary for result in results))
 
 
-def _table(summary: Summary, measure: str, with_intervals: bool) -> list[str]:
-    methods = _methods(summary.sets[measure])
+def _table(levels: dict[str, Any], measure: str, with_intervals: bool) -> list[str]:
+    all_sets, all_tasks = levels["sets"][measure], levels["tasks"][measure]
+    families = levels["families"][measure]
+    methods = _methods(all_sets)
     head = ["task", *(METHOD_NAMES.get(m, m) for m in methods)]
     rows = []
-    for family, average in summary.families[measure].items():
+    for family, average in families.items():
         tasks = {
             name: row
-            for name, row in summary.tasks[measure].items()
+            for name, row in all_tasks.items()
             if name == family or name.startswith(f"{family}/")
         }
         for task, row in tasks.items():
-            sets = {n: r for n, r in summary.sets[measure].items() if n.startswith(f"{task}:")}
+            sets = {n: r for n, r in all_sets.items() if n.startswith(f"{task}:")}
             if len(sets) > 1:
                 rows += [[n, *_cells(r, methods, with_intervals)] for n, r in sets.items()]
             name = f"{task}, mean of {len(sets)} sets" if len(sets) > 1 else task
@@ -80,19 +88,21 @@ def _table(summary: Summary, measure: str, with_intervals: bool) -> list[str]:
         if len(tasks) > 1:
             name = f"**{family}, mean of {len(tasks)} tasks**"
             rows.append([name, *_cells(average, methods, with_intervals)])
-    if len(summary.families[measure]) > 1:
-        name = f"**mean of {len(summary.families[measure])} families**"
-        rows.append([name, *_cells(summary.overall[measure]["all"], methods, with_intervals)])
+    if len(families) > 1:
+        name = f"**mean of {len(families)} families**"
+        rows.append([name, *_cells(levels["overall"][measure]["all"], methods, with_intervals)])
     return [*grid(head, rows), ""]
 
 
-def _beside_paper(summary: Summary, measure: str) -> list[str]:
+def _beside_paper(levels: dict[str, Any], measure: str) -> list[str]:
     """Ours and the paper's figures, where a task is one of the paper's benchmarks."""
-    methods = _methods(summary.sets[measure])
-    figures = {name: (row, functools.partial(paper.of_task, name), name)
-               for name, row in summary.tasks[measure].items()}  # fmt: skip
-    for name, row in summary.families[measure].items():
-        tasks = [task for task in summary.tasks[measure] if task.startswith(f"{name}/")]
+    methods = _methods(levels["sets"][measure])
+    all_tasks = levels["tasks"][measure]
+    figures = {
+        name: (row, functools.partial(paper.of_task, name), name) for name, row in all_tasks.items()
+    }
+    for name, row in levels["families"][measure].items():
+        tasks = [task for task in all_tasks if task.startswith(f"{name}/")]
         theirs = functools.partial(paper.mean, name, tasks)
         figures.setdefault(name, (row, theirs, f"{name}, mean of {len(tasks)} tasks"))
     rows = []
@@ -100,9 +110,9 @@ def _beside_paper(summary: Summary, measure: str) -> list[str]:
         for method in methods:
             theirs = figure(measure, method)
             if theirs is not None and method in row:
-                ours = 100 * row[method].value
-                rows.append([label, METHOD_NAMES.get(method, method), f"{ours:.1f}",
-                             f"{theirs:.1f}", f"{ours - theirs:+.1f}"])  # fmt: skip
+                ours = 100 * row[method]["value"]
+                numbers = [f"{ours:.1f}", f"{theirs:.1f}", f"{ours - theirs:+.1f}"]
+                rows.append([label, METHOD_NAMES.get(method, method), *numbers])
     if not rows:
         return []
     head = ["benchmark", "method", "ours", "paper", "difference"]
@@ -110,12 +120,12 @@ def _beside_paper(summary: Summary, measure: str) -> list[str]:
 
 
 def _tests(tests: dict[str, dict[str, Any]]) -> list[str]:
-    rows = [
-        [name, f"{METHOD_NAMES.get(t['a'], t['a'])} - {METHOD_NAMES.get(t['b'], t['b'])}",
-         f"{100 * t['difference']:+.2f}", format_p(t["randomization_p"]), format_p(t["holm_p"]),
-         format_p(t["t_p"])]
-        for name, pairs in tests["families"].items() for t in pairs
-    ]  # fmt: skip
+    rows = []
+    for name, pairs in tests["families"].items():
+        for test in pairs:
+            a, b = (METHOD_NAMES.get(test[side], test[side]) for side in ("a", "b"))
+            values = [format_p(test[p]) for p in ("randomization_p", "holm_p", "t_p")]
+            rows.append([name, f"{a} - {b}", f"{100 * test['difference']:+.2f}", *values])
     if not rows:
         return []
     head = ["family", "methods", "difference", "p, randomisation", "p, Holm", "p, t-test"]
@@ -123,29 +133,33 @@ def _tests(tests: dict[str, dict[str, Any]]) -> list[str]:
     return ["## Paired tests on the first measure", "", note, "", *grid(head, rows), ""]
 
 
-def _notes(results: Sequence[Result]) -> list[str]:
-    """The protocol: what all results share, what differs, and what went amiss."""
+def _notes(rows: list[dict[str, Any]]) -> list[str]:
+    """The protocol: what all results share, what differs, and the warnings."""
     lines = ["## Protocol", ""]
+    protocols = [row["protocol"] for row in rows]
     for key in SHARED:
-        values = {json.dumps(r.protocol[key], ensure_ascii=False): 1 for r in results
-                  if key in r.protocol}  # fmt: skip
+        values = dict.fromkeys(
+            json.dumps(protocol[key], ensure_ascii=False)
+            for protocol in protocols
+            if key in protocol
+        )
         if values:
             lines.append(f"- {key}: {'; '.join(values)}")
     for key in ("bm25", "weights"):
         seen: dict[str, list[str]] = {}
-        for result in results:
-            if key in result.protocol:
-                text = json.dumps(result.protocol[key])
-                seen.setdefault(text, []).append(f"{result.family} {result.method}")
+        for row in rows:
+            if key in row["protocol"]:
+                text = json.dumps(row["protocol"][key])
+                seen.setdefault(text, []).append(f"{row['family']} {row['method']}")
         for text, where in seen.items():
             lines.append(f"- {key}: {text} ({', '.join(dict.fromkeys(where))})")
-    sampled = sum(r.protocol["queries"]["sampled_from"] is not None for r in results)
+    sampled = sum(protocol["queries"]["sampled_from"] is not None for protocol in protocols)
     if sampled:
-        lines.append(f"- queries: {sampled} of {len(results)} results are on a fixed random sample")
+        lines.append(f"- queries: {sampled} of {len(rows)} results are on a fixed random sample")
     lines.append(
         "- intervals: 95 % percentile bootstrap over queries, 1,000 resamplings, sets independent"
     )
-    warnings = dict.fromkeys(w for result in results for w in result.protocol["warnings"])
+    warnings = dict.fromkeys(w for protocol in protocols for w in protocol["warnings"])
     lines += [f"- warning: {warning}" for warning in warnings]
     return [*lines, "", "## The paper's averages, in percent", "", *_paper_table()]
 
@@ -159,35 +173,53 @@ def _paper_table() -> list[str]:
     return [*grid(head, rows), "", f"{paper.CITATION}. BM25 over the tokens of XLM-R."]
 
 
-def _document(results: Sequence[Result], summary: Summary, tests: dict[str, Any]) -> dict[str, Any]:
-    levels = {"sets": summary.sets, "tasks": summary.tasks, "families": summary.families,
-              "overall": summary.overall}  # fmt: skip
+def report_of(results: Sequence[Result], summary: Summary) -> dict[str, Any]:
+    """The report as one JSON value: results, averages, means by language, paired tests."""
+    levels = {
+        "sets": summary.sets,
+        "tasks": summary.tasks,
+        "families": summary.families,
+        "overall": summary.overall,
+    }
+    published = [
+        {"benchmark": benchmark, "measure": measure} | dict(zip(paper.METHODS, values, strict=True))
+        for (benchmark, measure), values in paper.AVERAGES.items()
+    ]
     return {
-        "format": "m3jax-results",
+        "format": report_files.READABLE,
         "version": 1,
-        "results": [
-            {"task": r.task, "family": r.family, "query_set": r.query_set, "language": r.language,
-             "method": r.method, "primary": r.primary, "queries": len(r.queries),
-             "measures": r.measures, "by_language": r.by_language, "seconds": r.seconds,
-             "protocol": r.protocol}
-            for r in results
-        ],
-        "averages": {
-            name: {
-                measure: {part: {m: v.as_json() for m, v in row.items()}
-                          for part, row in rows.items()}
-                for measure, rows in table.items()
-            }
-            for name, table in levels.items()
-        },
+        "results": [_row_of(result) for result in results],
+        "averages": {name: _table_of(table) for name, table in levels.items()},
         "by_language": averages.by_language(results),
-        "comparisons": tests,
-        "paper": {
-            "citation": paper.CITATION,
-            "averages": [{"benchmark": b, "measure": m, **dict(zip(paper.METHODS, v, strict=True))}
-                         for (b, m), v in paper.AVERAGES.items()],
-        },
-    }  # fmt: skip
+        "comparisons": averages.comparisons(results),
+        "paper": {"citation": paper.CITATION, "averages": published},
+    }
+
+
+def _row_of(result: Result) -> dict[str, Any]:
+    return {
+        "task": result.task,
+        "family": result.family,
+        "query_set": result.query_set,
+        "language": result.language,
+        "method": result.method,
+        "primary": result.primary,
+        "queries": len(result.queries),
+        "measures": result.measures,
+        "by_language": result.by_language,
+        "seconds": result.seconds,
+        "protocol": result.protocol,
+    }
+
+
+def _table_of(table: averages.Table) -> dict[str, Any]:
+    return {
+        measure: {
+            name: {method: level.as_json() for method, level in row.items()}
+            for name, row in rows.items()
+        }
+        for measure, rows in table.items()
+    }
 
 
 def _methods(table: dict[str, dict[str, Any]]) -> list[str]:
@@ -201,7 +233,7 @@ def _cells(row: dict[str, Any], methods: list[str], with_intervals: bool) -> lis
         if method not in row:
             cells.append("-")
             continue
-        level = row[method].as_json()
+        level = row[method]
         low, high = level["interval"]
         around = f" [{100 * low:.1f}, {100 * high:.1f}]" if with_intervals else ""
         cells.append(f"{100 * level['value']:.1f}{around}")
