@@ -27,10 +27,10 @@ import numpy as np
 
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, DataConfig, LossConfig, StepConfig, TrainConfig
-from m3jax.text.layout import Spec, Tokenised, padded
-from m3jax.train import sizing
-from m3jax.train.feeding import place
+from m3jax.feed.layout import Spec, Tokenised, padded
+from m3jax.train import fit_memory
 from m3jax.train.optimizer import make_optimizer
+from m3jax.train.prefetch import place
 from m3jax.train.step import m3_gradients, make_trainer
 
 RESULTS = Path(__file__).parent / "results"
@@ -97,7 +97,7 @@ def largest(start: pretrained.Pretrained, split: str, length: int, memory: float
     """The largest batch, 0 where not even one query fits."""
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     try:
-        fitted, _ = sizing.fit(config(split, length, 8192), start.config, mesh, memory)
+        fitted, _ = fit_memory.fit(config(split, length, 8192), start.config, mesh, memory)
     except ValueError:
         return 0
     return fitted.data.batch_sizes[0]
@@ -128,7 +128,7 @@ def main() -> None:
              "|---|" + "---|" * len(WAYS)]  # fmt: skip
     for length in map(int, options.lengths.split(",")):
         speed = timed(start, length, options.tokens, options.steps)
-        memory = sizing.device_memory(options.memory)
+        memory = fit_memory.device_memory(options.memory)
         batch = {way: largest(start, split, length, memory) for way, split in WAYS.items()}
         result["lengths"][length] = {"tokens_per_second": speed, "largest_batch": batch}
         lines.append(f"| {length} | " + " | ".join(f"{batch[w]:,}, {speed[w]:,.0f}" for w in WAYS)

@@ -14,11 +14,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from m3jax.config import ComputeConfig, EncoderConfig, M3Config
+    from m3jax.embed.embedder import M3Embedder
+    from m3jax.embed.embeddings import Embeddings, Ragged
+    from m3jax.embed.flag import BGEM3FlagModel
     from m3jax.model.m3 import M3
     from m3jax.pretrained import Pretrained
-    from m3jax.search.embedder import M3Embedder
-    from m3jax.search.embeddings import Embeddings, Ragged
-    from m3jax.search.flag import BGEM3FlagModel
     from m3jax.types import Encoding, TextBatch
 
 # Public name -> where it lives, in the order of the data.
@@ -30,10 +30,10 @@ _HOMES = {
     "ComputeConfig": "config",
     "M3": "model.m3",
     "Pretrained": "pretrained",
-    "M3Embedder": "search.embedder",
-    "BGEM3FlagModel": "search.flag",
-    "Embeddings": "search.embeddings",
-    "Ragged": "search.embeddings",
+    "M3Embedder": "embed.embedder",
+    "BGEM3FlagModel": "embed.flag",
+    "Embeddings": "embed.embeddings",
+    "Ragged": "embed.embeddings",
 }
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from m3jax.directories import new_directory as new_directory
+from m3jax.io.atomic import new_directory as new_directory
 
 METADATA = "m3jax.json"
 ARRAYS = "params"

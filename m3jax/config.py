@@ -97,13 +97,18 @@ class HeadWeights:
     colbert: float
 
 
+HEADS = ("dense", "sparse", "colbert")  # fields of HeadWeights, Encoding and Scores, in this order
+# Weights of the scores in the hybrid and in the teacher: w1, w2, w3 of s_rank [M3 sec. 3.2, 3.3].
+PAPER_FUSION = HeadWeights(dense=1.0, sparse=0.3, colbert=1.0)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """The fine-tuning objective. Values: the ACL 2024 text (arXiv 2402.03216v4), sec. 3.3."""
 
     temperature: float = 0.02  # tau, divides every score
-    heads: tuple[str, ...] = ("dense", "sparse", "colbert")  # those that train
-    fusion: HeadWeights = HeadWeights(dense=1.0, sparse=0.3, colbert=1.0)  # w1 w2 w3; v1: all 1
+    heads: tuple[str, ...] = HEADS  # those that train
+    fusion: HeadWeights = PAPER_FUSION  # w1 w2 w3; v1: all 1
     weights: HeadWeights = HeadWeights(dense=1.0, sparse=0.1, colbert=1.0)  # lambda 1 2 3; v1: 1
     self_distill: bool = True
     self_distill_start: int = 6000  # optimiser steps on L alone before it (about 6,000 in sec. 4)
@@ -121,7 +126,7 @@ class LossConfig:
     def __post_init__(self):
         if not self.temperature > 0:
             raise ValueError(f"loss.temperature must be positive, got {self.temperature}")
-        unknown = sorted(set(self.heads) - {"dense", "sparse", "colbert"})
+        unknown = sorted(set(self.heads) - set(HEADS))
         if unknown or not self.heads:
             raise ValueError(f"loss.heads must be some of dense, sparse, colbert: {self.heads}")
         if self.fix_encoder and self.heads == ("dense",):

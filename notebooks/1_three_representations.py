@@ -34,8 +34,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from m3jax import M3Embedder
-from m3jax.plots import explain
-from m3jax.search.explain import explain_passages
+from m3jax.explain.alignment import explain_passages
+from m3jax.explain.plot import explain
 
 # %matplotlib inline
 

@@ -33,12 +33,12 @@ MODEL = "m3-mini"  # or "BAAI/bge-m3", or a directory
 import matplotlib.pyplot as plt
 
 from m3jax import M3Embedder
+from m3jax.data import sample
+from m3jax.embed.embeddings import concatenate
 from m3jax.evaluate.metrics import as_run, means, per_query
 from m3jax.search.documents import Document
-from m3jax.search.embeddings import concatenate
 from m3jax.search.index import in_memory
 from m3jax.search.methods import METHODS, encode_queries, search
-from m3jax.text import sample
 
 # %matplotlib inline
 

@@ -42,7 +42,7 @@ from pathlib import Path
 from IPython.display import Image, Markdown, display
 
 from m3jax.cli.main import main
-from m3jax.text import sample
+from m3jax.data import sample
 
 # %% [markdown]
 # ## Data

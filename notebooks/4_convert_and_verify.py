@@ -38,8 +38,8 @@ import numpy as np
 from m3jax import M3Embedder, pretrained
 from m3jax.cli.main import main
 from m3jax.convert.reference import torch_outputs
+from m3jax.data import sample
 from m3jax.sharding import flatten
-from m3jax.text import sample
 
 WORK = Path("work").resolve()
 WORK.mkdir(exist_ok=True)

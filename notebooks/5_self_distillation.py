@@ -47,7 +47,7 @@ import matplotlib.pyplot as plt
 from IPython.display import Image, Markdown, display
 
 from m3jax.cli.main import main
-from m3jax.text import sample
+from m3jax.data import sample
 from m3jax.train.report import read_metrics
 
 # %matplotlib inline

@@ -17,23 +17,34 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "m3jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# A room may import rooms of an earlier level, and its own.
+# A room may import rooms of an earlier level, and itself. Every file belongs to a room listed here.
 LEVELS = [
-    {"types", "config", "directories"},
-    {"sharding", "checkpoint"},
-    {"text", "model", "scores"},
-    {"losses"},
+    {"types", "config", "io"},
+    {"sharding", "distributed", "checkpoint", "text"},
+    {"model", "scores", "data"},
+    {"losses", "feed"},
     {"convert"},
     {"pretrained"},
-    {"train", "search"},
-    {"mine", "evaluate", "plots", "pages"},
+    {"embed", "train"},
+    {"search", "explain"},
+    {"mine", "synthesize", "evaluate"},
     {"cli"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
-# Who may import what from outside; everything else is free.
-ONLY_IN = {"torch": {"convert", "mine"}, "sentence_transformers": {"mine"}, "optax": {"train"},
-           "orbax": {"checkpoint", "train"}}  # fmt: skip
-NO_JAX = {"types", "directories", "text"}
+TOP = {"__init__", "__main__"}  # the public names, and `python -m m3jax`: may import every room
+# Packages that only some rooms may import; all others are free.
+ONLY_IN = {
+    "torch": {"convert", "mine", "synthesize"},
+    "sentence_transformers": {"mine"},
+    "optax": {"train"},
+    "orbax": {"checkpoint", "train"},
+}
+NO_JAX = {"types", "io", "text", "data", "feed"}
+MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 50, 7
+# Signatures that another project gives.
+GIVEN = {"embed/flag.py"}
+# Formatting switched off: may only fall.
+MAX_FMT_SKIPS = 149
 
 
 def room(path: Path) -> str:
@@ -60,9 +71,13 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_file_keeps_to_its_room(path):
     here = room(path)
+    if here in TOP:
+        return
+    assert here in LEVEL, f"{here} is not in the list of rooms: give it a level"
     for name in imports(path):
         top, *rest = name.split(".")
-        if top == "m3jax" and rest and here in LEVEL and rest[0] in LEVEL and rest[0] != here:
+        if top == "m3jax" and rest and rest[0] != here and rest[0] != "__version__":
+            assert rest[0] in LEVEL, f"{name}: {rest[0]} is no room"
             assert LEVEL[rest[0]] < LEVEL[here], f"{here} may not import {name}"
         assert here in ONLY_IN.get(top, {here}), f"{here} may not import {name}"
         assert not (here in NO_JAX and top in ("jax", "flax")), f"{here} may not import {name}"
@@ -71,19 +86,20 @@ def test_a_file_keeps_to_its_room(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_and_functions_stay_short(path):
     text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 400
+    assert text.count("\n") <= MAX_FILE
     assert path.stem not in ("utils", "helpers", "common", "base", "misc")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= 50, f"{node.name} has {length} lines"
+            assert length <= MAX_FUNCTION, f"{node.name} has {length} lines"
 
 
-def test_text_does_not_load_jax(tmp_path):
+def test_rooms_without_jax_do_not_load_it():
     import subprocess
     import sys
 
-    modules = [f"m3jax.text.{p.stem}" for p in (PACKAGE / "text").glob("*.py")]
+    files = [path for path in FILES if room(path) in NO_JAX and path.stem != "__init__"]
+    modules = [".".join(("m3jax", *p.relative_to(PACKAGE).with_suffix("").parts)) for p in files]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules!r}]; "
     code += "print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from m3jax.evaluate import paper
-from m3jax.evaluate.answers import answer_recall, has_answer, plain
+from m3jax.evaluate.answer_recall import answer_recall, has_answer, plain
 from m3jax.evaluate.benchmarks import LANGUAGES, PROTOCOLS, load_tasks
 from m3jax.evaluate.tasks import read_tasks
 

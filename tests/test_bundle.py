@@ -9,8 +9,8 @@ import pytest
 from doc_blocks import ROOT, blocks
 
 from m3jax import M3Embedder, pretrained
-from m3jax.search.scan import scan
-from m3jax.text import sample
+from m3jax.data import sample
+from m3jax.embed.brute_force import scan
 
 DIRECTORY = pretrained.resolve("m3-mini")
 

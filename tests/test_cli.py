@@ -11,7 +11,7 @@ import time
 import pytest
 
 from m3jax.cli.main import COMMANDS, main
-from m3jax.search.corpus import read_manifest, read_shards
+from m3jax.embed.corpus import read_manifest, read_shards
 
 CONVERSIONS = ("from-hf", "to-hf", "extend-positions", "init-heads", "merge", "quantize",
                "verify")  # fmt: skip

@@ -8,8 +8,8 @@ import pytest
 from tiny import TEXTS, write_tiny_model
 
 from m3jax import M3Embedder
-from m3jax.search.corpus import MODES, encode_corpus, read_manifest, read_shards
-from m3jax.text.records import Record
+from m3jax.embed.corpus import MODES, encode_corpus, read_manifest, read_shards
+from m3jax.io.jsonl import Record
 
 ALL = tuple(MODES)
 RECORDS = [Record(f"d{i}", f"{TEXTS[i % len(TEXTS)]} {i}", i + 1) for i in range(25)]

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from test_examples import examples, lines, write
 
 from m3jax.cli.main import main
+from m3jax.data.build import ARRAYS, METADATA, build, check_tokenizer, open_examples
+from m3jax.data.examples import read_examples, to_json
+from m3jax.io.npy import NpyWriter
 from m3jax.text import tokenizer as tokenizers
-from m3jax.text.datasets import ARRAYS, METADATA, build, check_tokenizer, open_examples
-from m3jax.text.examples import read_examples, to_json
-from m3jax.text.npy import NpyWriter
 
 RECORDS = [
     {"query": "who", "pos": ["the cat", "a dog"], "neg": ["x"], "prompt": "ask: ", "source": "s"},

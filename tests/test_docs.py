@@ -34,7 +34,7 @@ from doc_blocks import (
 )
 
 from m3jax.cli.main import COMMANDS, main, make_parser
-from m3jax.text import sample
+from m3jax.data import sample
 
 BASH = [block for page in PAGES for block in blocks(page, "bash")]
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]

@@ -15,6 +15,8 @@ from tiny import TEXTS
 
 from m3jax import M3Embedder
 from m3jax.cli.main import main
+from m3jax.embed.brute_force import scan, top
+from m3jax.embed.encode import TextEncoder
 from m3jax.evaluate import averages, embed
 from m3jax.evaluate.benchmarks import load_tasks
 from m3jax.evaluate.metrics import as_run, means, per_query
@@ -23,10 +25,8 @@ from m3jax.evaluate.report import markdown, report_of, write_report
 from m3jax.evaluate.results import Result
 from m3jax.evaluate.run import evaluate
 from m3jax.evaluate.tasks import read_tasks, unite
-from m3jax.search.encode import TextEncoder
+from m3jax.io.trec import read_qrels
 from m3jax.search.methods import METHODS, Depths
-from m3jax.search.scan import scan, top
-from m3jax.search.trec import read_qrels
 
 DOCUMENTS = [text for text in TEXTS if text.strip()]
 

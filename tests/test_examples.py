@@ -13,9 +13,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3jax.text import tokenizer as tokenizers
-from m3jax.text.check import check
-from m3jax.text.examples import (
+from m3jax.data.check import check
+from m3jax.data.examples import (
     Example,
     example_files,
     parse_example,
@@ -23,8 +22,9 @@ from m3jax.text.examples import (
     read_texts,
     to_json,
 )
-from m3jax.text.records import BadRecords
-from m3jax.text.split import split_by_length
+from m3jax.data.split import split_by_length
+from m3jax.io.jsonl import BadRecords
+from m3jax.text import tokenizer as tokenizers
 
 GOOD = {"query": "q", "pos": ["p"], "neg": ["n"]}
 SCORES = st.floats(allow_nan=False, allow_infinity=False)

@@ -8,9 +8,9 @@ import pytest
 from tiny import TEXTS
 
 from m3jax.cli.main import main
-from m3jax.pages import explanation_page
-from m3jax.plots import MOST_COLUMNS, explain
-from m3jax.search.explain import explain_passages
+from m3jax.explain.alignment import explain_passages
+from m3jax.explain.html import explanation_page
+from m3jax.explain.plot import MOST_COLUMNS, explain
 
 QUERY = "the cat sat"
 PASSAGES = ["the dog sat on the cat", "القاهرة عاصمة مصر", "<b>the</b> & \"cat\" 'x' [/red] $x_1$"]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from m3jax import pretrained, sharding
 from m3jax.config import DataConfig, LossConfig
-from m3jax.text.layout import text_key
-from m3jax.text.training import Feed, Part
-from m3jax.train.feeding import host_batches, on_devices, part_of
+from m3jax.feed.layout import text_key
+from m3jax.feed.source import Feed, Part
 from m3jax.train.objectives import objective
+from m3jax.train.prefetch import host_batches, on_devices, part_of
 from m3jax.types import TextBatch, TrainBatch
 
 CONFIG = DataConfig(

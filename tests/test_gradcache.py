@@ -10,9 +10,9 @@ from test_objectives import make_batch
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig, StepConfig
 from m3jax.sharding import flatten
-from m3jax.train.feeding import place
 from m3jax.train.gradcache import Setting, loss_and_gradients, parts_of, split_objective
 from m3jax.train.optimizer import join_params, split_params
+from m3jax.train.prefetch import place
 
 FINETUNE = LossConfig(self_distill_start=0)
 

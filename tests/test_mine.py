@@ -12,16 +12,16 @@ import pytest
 from m3jax import M3Embedder
 from m3jax.cli.main import main
 from m3jax.config import HeadWeights
+from m3jax.data import sample
+from m3jax.data.cleaning import plain, shingles
+from m3jax.data.examples import read_examples
+from m3jax.embed.encode import TextEncoder
+from m3jax.io.trec import read_qrels
 from m3jax.mine import negatives as mining
-from m3jax.mine.choose import Hit, Rules, choose
 from m3jax.mine.negatives import means, mine
 from m3jax.mine.pool import key_of
 from m3jax.mine.retrieve import Retrieval
-from m3jax.search.encode import TextEncoder
-from m3jax.search.trec import read_qrels
-from m3jax.text import sample
-from m3jax.text.cleaning import plain, shingles
-from m3jax.text.examples import read_examples
+from m3jax.mine.selection import Hit, Rules, choose
 
 # Short ones: few shapes to compile.
 PASSAGES = [

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3jax.cli.main import main
-from m3jax.text import cleaning, pairs
-from m3jax.text.cleaning import Limits, clean, repetitive, shingles, wrong_script
-from m3jax.text.examples import read_examples
-from m3jax.text.pairs import KINDS, Pair
+from m3jax.data import cleaning, extract
+from m3jax.data.cleaning import Limits, clean, repetitive, shingles, wrong_script
+from m3jax.data.examples import read_examples
+from m3jax.data.extract import KINDS, Pair
 
 PYTHON = '''
 def add(a, b):
@@ -75,9 +75,9 @@ def test_records_become_pairs(kind, record, want):
 
 def test_fields_of_another_type_are_told():
     with pytest.raises(ValueError, match="'title' is int, expected a string"):
-        list(pairs.title_body({"title": 3, "text": "x"}))
+        list(extract.title_body({"title": 3, "text": "x"}))
     with pytest.raises(ValueError, match="two languages"):
-        list(pairs.parallel({"translation": {"de": "x"}}))
+        list(extract.parallel({"translation": {"de": "x"}}))
 
 
 TEXTS = ["The fox sleeps in its den during the day and hunts when night has come.",
@@ -191,7 +191,7 @@ def test_real_pages(data_dir, tmp_path):
         rows = [json.loads(line) for line in stream]
     raw = [{"title": r["query"], "text": r["pos"][0], "lang": "ja"} for r in rows]
     dropped: Counter[str] = Counter()
-    kept = list(clean((p for r in raw for p in pairs.title_body(r)), Limits(), dropped))
+    kept = list(clean((p for r in raw for p in extract.title_body(r)), Limits(), dropped))
     distinct = len({(r["title"].strip(), r["text"].strip()) for r in raw})
     assert dropped["duplicate"] <= len(raw) - distinct
     assert 0.3 * distinct < len(kept) <= distinct

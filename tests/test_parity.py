@@ -15,9 +15,9 @@ from tiny import TEXTS, write_tiny_model
 from m3jax import M3Embedder, pretrained
 from m3jax.config import ComputeConfig
 from m3jax.convert.reference import Outputs, differences, torch_outputs
+from m3jax.io.jsonl import read_records
 from m3jax.model.m3 import hidden_states
 from m3jax.text.batches import rows_of_tokens
-from m3jax.text.records import read_records
 
 pytestmark = pytest.mark.parity
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3jax.config import DataConfig
+from m3jax.feed.plan import plan_epoch, traits
+from m3jax.feed.sampling import mix, pick, shuffled_thirds, uniform
 from m3jax.text.packing import Rows, fill_rows, place_texts
-from m3jax.text.plan import plan_epoch, traits
-from m3jax.text.sampling import mix, pick, shuffled_thirds, uniform
 
 CONFIG = DataConfig(
     group_size=1, edges=(8, 16, 64), batch_sizes=(8, 4, 2), query_length=64, passage_length=64

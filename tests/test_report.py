@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from m3jax.config import EncoderConfig
+from m3jax.distributed import arguments_of
 from m3jax.text.batches import rows_of_tokens
-from m3jax.train.hosts import arguments_of
 from m3jax.train.report import (
     Report,
     draw_curves,

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from m3jax import sharding
-from m3jax.train.saving import Checkpoints
+from m3jax.train.checkpoints import Checkpoints
 
 
 def state_of(value: float, mesh=None, size=64):

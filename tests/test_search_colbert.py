@@ -6,9 +6,9 @@ import brute
 import numpy as np
 import pytest
 
+from m3jax.embed.embeddings import to_int8
+from m3jax.embed.vectors import RaggedRows, Rows
 from m3jax.search import colbert
-from m3jax.search.embeddings import to_int8
-from m3jax.search.vectors import RaggedRows, Rows
 
 ENGINES = ("numba", "numpy", "jax")
 

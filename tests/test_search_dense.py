@@ -4,9 +4,9 @@ import brute
 import numpy as np
 import pytest
 
+from m3jax.embed.embeddings import to_int8
+from m3jax.embed.vectors import Rows, as_rows
 from m3jax.search import dense
-from m3jax.search.embeddings import to_int8
-from m3jax.search.vectors import Rows, as_rows
 
 ENGINES = ("numpy", "jax", "faiss")
 

@@ -9,8 +9,9 @@ import pytest
 import scipy.sparse
 
 from m3jax.config import HeadWeights
+from m3jax.embed.embeddings import Embeddings, Ragged
+from m3jax.io.trec import read_qrels, write_run
 from m3jax.search import fuse
-from m3jax.search.embeddings import Embeddings, Ragged
 from m3jax.search.hits import Hits
 from m3jax.search.index import in_memory
 from m3jax.search.methods import (
@@ -22,7 +23,6 @@ from m3jax.search.methods import (
     head_scores,
     search,
 )
-from m3jax.search.trec import read_qrels, write_run
 from m3jax.search.tune import score_weights, tune_weights
 
 WEIGHTS = HeadWeights(dense=0.7, sparse=0.4, colbert=1.3)

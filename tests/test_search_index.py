@@ -19,17 +19,17 @@ from m3jax import M3Embedder, pretrained
 from m3jax.cli.main import main
 from m3jax.cli.tune_weights import read_kinds
 from m3jax.config import HeadWeights
+from m3jax.embed.corpus import read_shards
+from m3jax.embed.embeddings import concatenate
+from m3jax.embed.vectors import Rows
 from m3jax.evaluate.protocol import Settings
 from m3jax.evaluate.run import evaluate
 from m3jax.evaluate.tasks import read_tasks
-from m3jax.search.corpus import read_shards
-from m3jax.search.embeddings import concatenate
-from m3jax.search.explain import explain_passages
+from m3jax.explain.alignment import explain_passages
+from m3jax.io.jsonl import Record, read_records
 from m3jax.search.fuse import preset
 from m3jax.search.index import build, join, open_index
 from m3jax.search.methods import METHODS, Depths, encode_queries, search
-from m3jax.search.vectors import Rows
-from m3jax.text.records import Record, read_records
 
 RECORDS = [Record(f"d{i}", f"{TEXTS[i % len(TEXTS)]} {i % 20}", i + 1) for i in range(45)]
 WEIGHTS = HeadWeights(dense=1.0, sparse=0.3, colbert=1.0)

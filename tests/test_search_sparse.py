@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 from hypothesis import strategies as st
+from m3jax.search.kernels.lexical.lexical import lexical
 
-from m3jax.search import kernels, sparse
+from m3jax.search import sparse
 
 ENGINES = ("numba", "scipy")
 # Sixteenths: every sum is exact, and ties are common.
@@ -88,7 +89,7 @@ def test_all_documents_tie_at_the_cut():
     values = np.ones((5000, 1), np.float32)
     values[4990:] = 2
     index = sparse.build(lambda: [matrix(values)])
-    found, _ = kernels.lexical_top(
+    found, _ = lexical.lexical_top(
         index.offsets[:1], index.offsets[1:], np.ones(1), index.largest.astype(float),
         index.documents, index.weights, 0, 5000, 20, 8,
     )  # fmt: skip

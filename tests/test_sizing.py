@@ -10,7 +10,7 @@ from test_train import write_examples
 from m3jax import pretrained, sharding
 from m3jax.cli.main import main
 from m3jax.config import DataConfig, LossConfig, RetroMAEConfig, StepConfig, TrainConfig
-from m3jax.train import setup, sizing
+from m3jax.train import fit_memory, setup
 from m3jax.train.gradcache import parts_of
 
 DATA = DataConfig(
@@ -52,81 +52,81 @@ def planned(monkeypatch):
             rows = local * config.data.group_size
             alive = rows // parts_of(rows, widths[1], 1, config.step.sub_tokens) * widths[1]
         total = 100_000 + 1000 * alive + 8 * tokens + local**2
-        return sizing.Memory(total, total - 100_000, 100_000)
+        return fit_memory.Memory(total, total - 100_000, 100_000)
 
-    monkeypatch.setattr(sizing, "step_memory", memory)
+    monkeypatch.setattr(fit_memory, "step_memory", memory)
     return calls
 
 
 @pytest.mark.parametrize("allowed", [0.4e6, 2e6, 11e6, 40e6])
 def test_the_largest_batches_that_fit_are_found_in_few_tries(planned, model, mesh, allowed):
     lines = []
-    fitted, sizes = sizing.fit(PLAIN, model, mesh, allowed / sizing.SHARE, lines.append)
+    fitted, sizes = fit_memory.fit(PLAIN, model, mesh, allowed / fit_memory.SHARE, lines.append)
     made = len(planned)
-    assert made <= 2 * (2 + sizing.TRIES) and len(lines) == 2
+    assert made <= 2 * (2 + fit_memory.TRIES) and len(lines) == 2
     for group, (batch, size) in enumerate(zip(fitted.data.batch_sizes, sizes, strict=True)):
         widths = 16, DATA.edges[group]
 
         def taken(batch, widths=widths):
-            return sizing.step_memory(PLAIN, model, mesh, batch, widths).total
+            return fit_memory.step_memory(PLAIN, model, mesh, batch, widths).total
 
         assert size.memory == taken(batch) <= allowed
-        assert taken(batch + 1) > allowed or taken(batch) >= sizing.NEAR * allowed
+        assert taken(batch + 1) > allowed or taken(batch) >= fit_memory.NEAR * allowed
     assert fitted.data.batch_sizes[0] >= fitted.data.batch_sizes[1]
 
 
 def test_what_fits_is_left_as_it_is(planned, model, mesh):
-    fitted, sizes = sizing.fit(PLAIN, model, mesh, 1e12)
+    fitted, sizes = fit_memory.fit(PLAIN, model, mesh, 1e12)
     assert fitted == PLAIN and [size.batch for size in sizes] == [512, 512]
     assert len(planned) == 2
 
 
 def test_parts_shrink_before_batches_do(planned, model, mesh):
-    one = sizing.fit(PLAIN, model, mesh, 3e6)[0]
-    many, sizes = sizing.fit(CACHED, model, mesh, 3e6)
+    one = fit_memory.fit(PLAIN, model, mesh, 3e6)[0]
+    many, sizes = fit_memory.fit(CACHED, model, mesh, 3e6)
     assert 64 <= many.step.sub_tokens < 4096
     assert all(size.rows * size.edge <= many.step.sub_tokens for size in sizes)
     assert many.data.batch_sizes[1] > 2 * one.data.batch_sizes[1]
-    assert sizing.fit(CACHED, model, mesh, 1e12)[0] == CACHED
+    assert fit_memory.fit(CACHED, model, mesh, 1e12)[0] == CACHED
 
 
 def test_devices_share_a_batch(planned, model):
     eight = sharding.make_mesh(4, 2, 1)
-    fitted, _ = sizing.fit(PLAIN, model, eight, 1.2e6)
+    fitted, _ = fit_memory.fit(PLAIN, model, eight, 1.2e6)
     assert all(size % 8 == 0 for size in fitted.data.batch_sizes)
-    alone = sizing.fit(PLAIN, model, sharding.make_mesh(devices=jax.devices()[:1]), 1.2e6)[0]
+    alone = fit_memory.fit(PLAIN, model, sharding.make_mesh(devices=jax.devices()[:1]), 1.2e6)[0]
     assert fitted.data.batch_sizes[1] >= 7 * alone.data.batch_sizes[1]
 
 
 def test_too_little_memory_and_packed_rows_are_told(planned, model, mesh):
     with pytest.raises(ValueError, match="data.edges 32: the smallest batch takes"):
-        sizing.fit(PLAIN, model, mesh, 1000.0)
+        fit_memory.fit(PLAIN, model, mesh, 1000.0)
     packed = dataclasses.replace(PLAIN, data=dataclasses.replace(DATA, layout="packed"))
     with pytest.raises(ValueError, match="padded rows"):
-        sizing.fit(packed, model, mesh, 1e9)
+        fit_memory.fit(packed, model, mesh, 1e9)
 
 
 def test_memory_is_spelt_in_several_ways():
-    assert sizing.device_memory("80GB") == sizing.device_memory("80e9") == 80e9
-    assert sizing.device_memory("1.5gib") == 1.5 * (1 << 30)
+    assert fit_memory.device_memory("80GB") == fit_memory.device_memory("80e9") == 80e9
+    assert fit_memory.device_memory("1.5gib") == 1.5 * (1 << 30)
     for wrong in ("many", "-1GB", "0", "nan", "GB"):
         with pytest.raises(ValueError, match="--fit-memory takes"):
-            sizing.device_memory(wrong)
+            fit_memory.device_memory(wrong)
     with pytest.raises(ValueError, match="does not tell its memory"):
-        sizing.device_memory("auto")
+        fit_memory.device_memory("auto")
 
 
 def test_the_compilers_plan_counts_state_and_activations(model, mesh):
-    few, many = (sizing.step_memory(PLAIN, model, mesh, n, (16, 64)) for n in (8, 64))
+    few, many = (fit_memory.step_memory(PLAIN, model, mesh, n, (16, 64)) for n in (8, 64))
     assert many.temporary > 4 * few.temporary
-    parameters = sum(x.size * 4 for x in jax.tree.leaves(sizing.abstract_params(model)))
+    parameters = sum(x.size * 4 for x in jax.tree.leaves(fit_memory.abstract_params(model)))
     assert few.arguments > 2.9 * parameters  # and both moments
 
 
 @pytest.mark.slow
 def test_plain_texts_have_a_plan_too(model, mesh):
     config = dataclasses.replace(PLAIN, objective="retromae", retromae=RetroMAEConfig(mask_id=3))
-    few, many = (sizing.step_memory(config, model, mesh, n, (16, 64)) for n in (4, 64))
+    few, many = (fit_memory.step_memory(config, model, mesh, n, (16, 64)) for n in (4, 64))
     assert many.total > few.total
 
 

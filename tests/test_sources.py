@@ -6,9 +6,9 @@ import json
 import pytest
 
 from m3jax.cli.main import main
-from m3jax.text import sources
-from m3jax.text.examples import read_examples
-from m3jax.text.records import BadRecords
+from m3jax.data import registry
+from m3jax.data.examples import read_examples
+from m3jax.io.jsonl import BadRecords
 
 SQUAD = {"id": "57", "title": "Fox", "question": "Where?", "context": "In a den.",
          "answers": {"text": ["den"], "answer_start": [5]}}  # fmt: skip
@@ -66,8 +66,8 @@ CASES = [
     ("name", "record", "want"), CASES, ids=lambda v: v if isinstance(v, str) else ""
 )
 def test_records_become_examples(name, record, want):
-    source = sources.find(name)
-    found = list(sources.examples_of(source, iter([("f:1", record)]), BadRecords(0)))
+    source = registry.find(name)
+    found = list(registry.examples_of(source, iter([("f:1", record)]), BadRecords(0)))
     assert [(e.query, list(e.positives), list(e.negatives)) for e in found] == want
     assert all(e.source == name for e in found)
 
@@ -75,21 +75,21 @@ def test_records_become_examples(name, record, want):
 def test_our_own_records_keep_all_their_fields():
     record = {"query": "q", "pos": ["p"], "neg": ["n"], "pos_scores": [2.0], "neg_scores": [1.0],
               "prompt": "as: ", "source": "mine", "in_batch": False, "id": None}  # fmt: skip
-    source = sources.find("training")
-    (found,) = sources.examples_of(source, iter([("f:1", record)]), BadRecords(0))
+    source = registry.find("training")
+    (found,) = registry.examples_of(source, iter([("f:1", record)]), BadRecords(0))
     assert (found.positive_scores, found.negative_scores) == ((2.0,), (1.0,))
     assert (found.prompt, found.source, found.in_batch, found.id) == ("as: ", "mine", False, "")
 
 
 def test_every_adapter_is_tried():
-    tried = {sources.find(name).adapter for name, _, _ in CASES}
-    assert tried == {source.adapter for source in sources.SOURCES}
+    tried = {registry.find(name).adapter for name, _, _ in CASES}
+    assert tried == {source.adapter for source in registry.SOURCES}
 
 
 def test_the_paper_s_sources_are_all_there():
-    names = [source.name for source in sources.SOURCES]
-    assert len(names) == len(set(names)) and {s.stage for s in sources.SOURCES} == set(
-        sources.STAGES
+    names = [source.name for source in registry.SOURCES]
+    assert len(names) == len(set(names)) and {s.stage for s in registry.SOURCES} == set(
+        registry.STAGES
     )
     labelled = "hotpotqa triviaqa nq msmarco coliee pubmedqa squad nli dureader mmarco-zh t2ranking"
     others = "law-gpt cmedqa2 nli-zh lecardv2 miracl mr-tydi mldr"
@@ -99,14 +99,14 @@ def test_the_paper_s_sources_are_all_there():
 
 def test_a_record_of_another_shape_is_named(caplog):
     rows = [("f:1", TYDI), ("f:2", SQUAD), ("f:3", SQUAD | {"question": " "})]
-    squad = sources.find("squad")
+    squad = registry.find("squad")
     with pytest.raises(ValueError, match=r"f:1: not a record of squad: no field 'answers'"):
-        list(sources.examples_of(squad, iter(rows), BadRecords(0)))
+        list(registry.examples_of(squad, iter(rows), BadRecords(0)))
     bad = BadRecords(2)
-    assert [e.query for e in sources.examples_of(squad, iter(rows), bad)] == ["Where?"]
+    assert [e.query for e in registry.examples_of(squad, iter(rows), bad)] == ["Where?"]
     assert bad.count == 2
     with pytest.raises(KeyError, match="no source 'squid'; known: mtp"):
-        sources.find("squid")
+        registry.find("squid")
 
 
 def run(*arguments):
@@ -159,14 +159,14 @@ def test_what_tfds_prepared_is_read(tmp_path, monkeypatch):
     row = {"id": b"57", "question": "Où ?".encode(), "context": b"In a den.",
            "answers": {"text": np.array([b"den"], object)}}  # fmt: skip
     monkeypatch.setattr(tfds, "data_source", lambda *a, **k: [row])
-    squad = sources.find("squad")
-    (found,) = sources.examples_of(squad, sources.from_tfds(squad), BadRecords(0))
+    squad = registry.find("squad")
+    (found,) = registry.examples_of(squad, registry.from_tfds(squad), BadRecords(0))
     assert (found.query, found.positives) == ("Où ?", ("In a den.",))
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match="TFDS has no prepared squad/v1.1"):
-        next(sources.from_tfds(squad, data_dir=str(tmp_path)))
+        next(registry.from_tfds(squad, data_dir=str(tmp_path)))
     with pytest.raises(ValueError, match="dureader is not in TFDS"):
-        next(sources.from_tfds(sources.find("dureader")))
+        next(registry.from_tfds(registry.find("dureader")))
 
 
 def test_the_registry_is_printed(capsys):
@@ -181,8 +181,8 @@ def test_the_registry_is_printed(capsys):
 
 
 def test_a_compressed_output_is_the_same_each_time(tmp_path):
-    squad = sources.find("squad")
+    squad = registry.find("squad")
     for name in ("a.jsonl.gz", "b.jsonl.gz"):
-        sources.convert(squad, iter([("f:1", SQUAD)]), tmp_path / name)
+        registry.convert(squad, iter([("f:1", SQUAD)]), tmp_path / name)
     assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
     assert json.loads(gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()))["query"] == "Where?"

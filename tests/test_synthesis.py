@@ -15,20 +15,28 @@ import pytest
 from chat_stub import Stub, completion, question_for, town
 
 from m3jax.cli.main import main
+from m3jax.data.cleaning import wrong_script
+from m3jax.data.examples import read_examples
 from m3jax.evaluate.tasks import read_tasks
-from m3jax.mine.articles import Article, Sampling, choose, paragraphs, read_articles, sample, size
-from m3jax.mine.endpoint import Endpoint, chat_generator
-from m3jax.mine.extractive import extractive_generator
-from m3jax.mine.generators import Generator, Reply, Request
-from m3jax.mine.prompts import PROMPTS, prompt
-from m3jax.mine.questions import Candidate, QuestionLimits, filters, question_of
-from m3jax.mine.ranks import Asked, source_ranks
-from m3jax.mine.references import leans_on_text
-from m3jax.mine.replies import ask, read_cache
-from m3jax.mine.synthesis import split_of
-from m3jax.text.cleaning import wrong_script
-from m3jax.text.examples import read_examples
-from m3jax.text.records import BadRecords
+from m3jax.io.jsonl import BadRecords
+from m3jax.synthesize.articles import (
+    Article,
+    Sampling,
+    choose,
+    paragraphs,
+    read_articles,
+    sample,
+    size,
+)
+from m3jax.synthesize.consistency import Asked, source_ranks
+from m3jax.synthesize.deixis import leans_on_text
+from m3jax.synthesize.endpoint import Endpoint, chat_generator
+from m3jax.synthesize.extractive import extractive_generator
+from m3jax.synthesize.generators import Generator, Reply, Request
+from m3jax.synthesize.prompts import PROMPTS, prompt
+from m3jax.synthesize.questions import Candidate, QuestionLimits, filters, question_of
+from m3jax.synthesize.reply_cache import ask, read_cache
+from m3jax.synthesize.synthesis import split_of
 
 KEY = "sk-never-shown"
 MLDR = "ar de en es fr hi it ja ko pt ru th zh".split()
@@ -651,7 +659,7 @@ def test_extractive_takes_the_words_that_others_lack():
 def test_a_local_causal_model_answers_in_batches(tiny_dir, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from m3jax.mine.local import local_generator
+    from m3jax.synthesize.local import local_generator
 
     torch.manual_seed(0)
     directory = tmp_path / "causal"
@@ -674,7 +682,7 @@ def test_a_local_causal_model_answers_in_batches(tiny_dir, tmp_path):
 
 def test_help_loads_neither_jax_nor_torch():
     code = "import sys; from m3jax.cli.main import main\n"
-    code += "import m3jax.mine.synthesis, m3jax.mine.endpoint, m3jax.mine.local\n"
+    code += "import m3jax.synthesize.synthesis, m3jax.synthesize.endpoint, m3jax.synthesize.local\n"
     code += "try: main(['synthesize', '--help'])\nexcept SystemExit: pass\n"
     code += "print('LOADED', [m for m in ('jax', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,10 +13,10 @@ from tiny import VOCAB, tokenizer_json
 
 from m3jax.cli.main import main
 from m3jax.config import HeadWeights
+from m3jax.data.examples import read_examples
 from m3jax.mine import rerankers, teacher
 from m3jax.mine.rerankers import Reranker, cross_encoder, m3
 from m3jax.mine.teacher import score_teacher
-from m3jax.text.examples import read_examples
 
 RECORDS = [
     {"query": f"query {i} {p.text[:20]}", "pos": [p.text],

@@ -18,9 +18,9 @@ from m3jax.config import (
     OptimizerConfig,
     StepConfig,
 )
-from m3jax.text.training import Feed
-from m3jax.train.feeding import place
+from m3jax.feed.source import Feed
 from m3jax.train.optimizer import make_optimizer, make_schedule
+from m3jax.train.prefetch import place
 from m3jax.train.step import m3_gradients, make_trainer
 from m3jax.types import TrainBatch
 

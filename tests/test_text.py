@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TEXTS
 
+from m3jax.io.jsonl import read_records
 from m3jax.text import tokenizer as tokenizers
 from m3jax.text.batches import anchor_columns, plan_padded, position_rows, rows_of_tokens
 from m3jax.text.buckets import bucket_ladder, bucket_of
 from m3jax.text.packing import pack_texts
-from m3jax.text.records import read_records
 
 LENGTHS = st.lists(st.integers(2, 300), max_size=60)
 

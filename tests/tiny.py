@@ -9,7 +9,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from m3jax.text import sample
+from m3jax.data import sample
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 VOCAB = 600

@@ -30,9 +30,10 @@ import numpy as np
 
 from m3jax import pretrained
 from m3jax.config import ComputeConfig, DataConfig, LossConfig
-from m3jax.text import datasets, tokenizer
-from m3jax.text.plan import plan_epoch, traits
-from m3jax.text.training import Feed
+from m3jax.data import build
+from m3jax.feed.plan import plan_epoch, traits
+from m3jax.feed.source import Feed
+from m3jax.text import tokenizer
 from m3jax.train.objectives import objective
 from m3jax.train.report import tokens_of
 from m3jax.types import TrainBatch
@@ -168,8 +169,8 @@ def main() -> None:
             with gzip.open(path, "rt", encoding="utf-8") as stream:
                 lines = list(itertools.islice(stream, options.most))
             (sample / path.name.removesuffix(".gz")).write_text("".join(lines), encoding="utf-8")
-        datasets.build([str(sample)], Path(scratch) / "built", tokens)
-        examples = datasets.open_examples(Path(scratch) / "built")
+        build.build([str(sample)], Path(scratch) / "built", tokens)
+        examples = build.open_examples(Path(scratch) / "built")
         feeds = {way: Feed(examples, tokens, config) for way, config in WAYS.items()}
         for way, feed in feeds.items():
             result["ways"].append(fullness(way, feed, "longest" in way))

@@ -31,7 +31,8 @@ SIDES = {
 
 def make_texts(model: str, count: int) -> tuple[list[str], int]:
     """`count` texts of 8 to 512 tokens and their total number of tokens."""
-    from m3jax.text import sample, tokenizer
+    from m3jax.data import sample
+    from m3jax.text import tokenizer
 
     tokens = tokenizer.load(model)
     pool = [ids[1:-1] for ids in tokens.encode([p.text for p in sample.passages()], 8192)]

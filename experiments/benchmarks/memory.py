@@ -26,7 +26,7 @@ import jax
 
 from m3jax import sharding
 from m3jax.config import ComputeConfig, DataConfig, LossConfig, M3Config, StepConfig, TrainConfig
-from m3jax.train import sizing
+from m3jax.train import fit_memory
 
 RESULTS = Path(__file__).parents[1] / "results"
 LENGTHS, GROWTH, GROUP, QUERY, SUB = (1024, 4096, 8192), (1, 8, 64), 8, 512, 8192
@@ -62,7 +62,7 @@ def grown(way: str, length: int, queries: int) -> dict[str, Any]:
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     made = config(WAYS[way], length, GROUP, LossConfig(self_distill_start=0))
     begun = time.perf_counter()
-    plan = sizing.step_memory(made, MODEL, mesh, queries, (QUERY, length))
+    plan = fit_memory.step_memory(made, MODEL, mesh, queries, (QUERY, length))
     return {"temporary": plan.temporary, "total": plan.total,
             "representations": representations(queries, length),
             "seconds": round(time.perf_counter() - begun, 1)}  # fmt: skip
@@ -75,7 +75,7 @@ def largest(way: str, length: int) -> dict[str, Any]:
     try:
         # All of the 80 GB, as nothing else is in the plan.
         made = config(TABLE[way], length, 1, loss)
-        size = sizing.fit(made, MODEL, mesh, BUDGET / sizing.SHARE)[1][0]
+        size = fit_memory.fit(made, MODEL, mesh, BUDGET / fit_memory.SHARE)[1][0]
     except ValueError as error:
         print(error)
         return {"batch": 0, "memory": 0}

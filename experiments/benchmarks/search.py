@@ -38,11 +38,11 @@ import scipy.sparse
 import torch
 
 from m3jax import M3Embedder
+from m3jax.data import sample
+from m3jax.embed.embeddings import to_int8
+from m3jax.embed.vectors import BLOCK, RaggedRows, Rows, as_rows
 from m3jax.search import colbert, dense, sparse
-from m3jax.search.embeddings import to_int8
 from m3jax.search.threads import cores
-from m3jax.search.vectors import BLOCK, RaggedRows, Rows, as_rows
-from m3jax.text import sample
 
 RESULTS = Path(__file__).parents[1] / "results"
 DOCUMENTS, VOCAB, SHARD, TERMS, TOP = 1_000_000, 250_002, 50_000, 12, 100

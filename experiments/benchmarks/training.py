@@ -30,11 +30,11 @@ from torch.nn import functional as F
 
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, DataConfig, LossConfig, OptimizerConfig, StepConfig
-from m3jax.text import datasets
-from m3jax.text.examples import read_examples
-from m3jax.text.training import Feed
-from m3jax.train.feeding import place
+from m3jax.data import build
+from m3jax.data.examples import read_examples
+from m3jax.feed.source import Feed
 from m3jax.train.optimizer import make_optimizer
+from m3jax.train.prefetch import place
 from m3jax.train.report import tokens_of
 from m3jax.train.step import m3_gradients, make_trainer
 from m3jax.types import TrainBatch
@@ -129,8 +129,8 @@ def main() -> None:
         rows = [{"query": e.query, "pos": e.positives[:1], "neg": other.positives[:1]}
                 for e, other in zip(some, some[1:] + some[:1], strict=True)]  # fmt: skip
         sample.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        datasets.build([str(sample)], Path(scratch) / "built", tokens)
-        feed = Feed(datasets.open_examples(Path(scratch) / "built"), tokens, DATA)
+        build.build([str(sample)], Path(scratch) / "built", tokens)
+        feed = Feed(build.open_examples(Path(scratch) / "built"), tokens, DATA)
         specs = [feed.spec(step) for step in range(len(feed.plan(0).groups) - 1)]
         common = max(set(specs), key=specs.count)
         steps = [step for step, spec in enumerate(specs) if spec == common][: options.steps + 1]

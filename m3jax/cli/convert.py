@@ -132,8 +132,8 @@ def _extend(options: argparse.Namespace) -> int:
 def _init_heads(options: argparse.Namespace) -> int:
     from m3jax import pretrained
     from m3jax.convert.heads import fit_sparse_head
-    from m3jax.text.records import read_records
-    from m3jax.text.sample import passages
+    from m3jax.data.sample import passages
+    from m3jax.io.jsonl import read_records
 
     model = pretrained.load(options.src)
     if not model.notes:
@@ -191,8 +191,8 @@ def _prune(options: argparse.Namespace) -> int:
 
 def _texts(options: argparse.Namespace):
     """(language, text) of every text in the files."""
-    from m3jax.text.examples import read_records_of
-    from m3jax.text.records import BadRecords
+    from m3jax.data.examples import read_records_of
+    from m3jax.io.jsonl import BadRecords
 
     for _, values, example in read_records_of(options.texts, options.kind, BadRecords(0)):
         language = example.lang or example.source
@@ -273,7 +273,7 @@ def _quantize(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from m3jax import pretrained
     from m3jax.convert.reference import differences, torch_outputs
-    from m3jax.text.sample import passages
+    from m3jax.data.sample import passages
 
     texts = [passage.text for passage in passages()[::4]]
     first = _outputs(options.a, texts, options.max_length)
@@ -293,7 +293,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _outputs(name: str, texts: list[str], max_length: int):
     from m3jax.config import ComputeConfig
     from m3jax.convert.reference import Outputs
-    from m3jax.search.embedder import M3Embedder
+    from m3jax.embed.embedder import M3Embedder
 
     model = M3Embedder.from_pretrained(name, compute=ComputeConfig(dtype="float32"))
     out = model.encode(texts, max_length=max_length, return_sparse=True, return_colbert_vecs=True)

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         os.environ["RAYON_NUM_THREADS"] = str(options.workers)  # read at the first use
     from m3jax.cli.options import load_tokenizer
     from m3jax.cli.tables import counting
-    from m3jax.text.datasets import build
+    from m3jax.data.build import build
 
     tokenizer = load_tokenizer(options.tokenizer)
     with counting("examples written") as progress:

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Checks, prints; 1 where too many records are bad."""
     from m3jax.cli.options import load_tokenizer
     from m3jax.cli.tables import counting
-    from m3jax.text.check import check
+    from m3jax.data.check import check
 
     tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
     with counting("examples checked") as progress:
@@ -99,7 +99,7 @@ def _counts(counter: Counter) -> str:
 def _histogram(report):
     from rich.table import Table
 
-    from m3jax.text.check import EDGES
+    from m3jax.data.check import EDGES
 
     table = Table(title=f"texts by length in {report.unit}", title_justify="left")
     table.add_column("length", justify="right")

@@ -37,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Converts and prints the counts."""
     from m3jax.cli.tables import counting
-    from m3jax.text import sources
+    from m3jax.data import registry
 
-    source = sources.find(options.source)
+    source = registry.find(options.source)
     records = _records(options, source)
     with counting("examples written") as progress:
-        made = sources.convert(
+        made = registry.convert(
             source, records, options.output, language=options.language,
             skip_bad=options.skip_bad, progress=progress,
         )  # fmt: skip
@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _records(options: argparse.Namespace, source):
-    from m3jax.text import sources
-    from m3jax.text.records import BadRecords
+    from m3jax.data import registry
+    from m3jax.io.jsonl import BadRecords
 
     joined = [options.queries, options.corpus, options.qrels]
     ways = [bool(options.input), any(joined), options.tfds, options.hub is not None]
@@ -64,11 +64,11 @@ def _records(options: argparse.Namespace, source):
             "--tfds, or --hub"
         )
     if options.input:
-        return sources.from_files(options.input, BadRecords(options.skip_bad))
+        return registry.from_files(options.input, BadRecords(options.skip_bad))
     if any(joined):
         if not all(joined):
             raise ValueError("--queries, --corpus and --qrels belong together: name all three")
-        return sources.from_tables(options.queries, options.corpus, options.qrels)
+        return registry.from_tables(options.queries, options.corpus, options.qrels)
     if options.tfds:
-        return sources.from_tfds(source, options.split, options.data_dir)
-    return sources.from_hub(source, options.split, options.hub or None)
+        return registry.from_tfds(source, options.split, options.data_dir)
+    return registry.from_hub(source, options.split, options.hub or None)

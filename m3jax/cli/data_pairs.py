@@ -20,8 +20,8 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data pairs`."""
-    from m3jax.text.cleaning import Limits
-    from m3jax.text.pairs import KINDS
+    from m3jax.data.cleaning import Limits
+    from m3jax.data.extract import KINDS
 
     limits = Limits()
     add = parser.add_argument
@@ -51,9 +51,9 @@ def run(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from m3jax.cli.tables import counting
-    from m3jax.directories import new_file
-    from m3jax.text.cleaning import Limits, clean
-    from m3jax.text.records import BadRecords
+    from m3jax.data.cleaning import Limits, clean
+    from m3jax.io.atomic import new_file
+    from m3jax.io.jsonl import BadRecords
 
     limits = Limits(
         query_chars=options.min_query, passage_chars=options.min_passage,
@@ -83,8 +83,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _extracted(kind: str, inputs: list[str], bad, seen):
-    from m3jax.text.examples import example_files, read_values
-    from m3jax.text.pairs import KINDS
+    from m3jax.data.examples import example_files, read_values
+    from m3jax.data.extract import KINDS
 
     for file in example_files(inputs):
         for place, values in read_values(file, bad):
@@ -102,7 +102,7 @@ def _relevance(name: str):
     """Inner products of the model's dense vectors, texts cut at 512 tokens."""
     import numpy as np
 
-    from m3jax.search.embedder import M3Embedder
+    from m3jax.embed.embedder import M3Embedder
 
     model = M3Embedder.from_pretrained(name)
     length = min(512, model.passage_max_length)

@@ -26,10 +26,10 @@ def run(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from m3jax.cli.tables import wide_console
-    from m3jax.text import sources
+    from m3jax.data import registry
 
-    chosen = [sources.find(options.name)] if options.name else [
-        s for s in sources.SOURCES
+    chosen = [registry.find(options.name)] if options.name else [
+        s for s in registry.SOURCES
         if options.stage in (None, s.stage)
         and (options.language is None or options.language in s.languages.split())
     ]  # fmt: skip

@@ -15,7 +15,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data split-by-length`."""
-    from m3jax.text.split import EDGES
+    from m3jax.data.split import EDGES
 
     parser.add_argument(
         "--input", nargs="+", required=True, metavar="PATH", help="files, directories, globs"
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Splits and prints the files."""
     from m3jax.cli.options import load_tokenizer
     from m3jax.cli.tables import counting
-    from m3jax.text.split import split_by_length
+    from m3jax.data.split import split_by_length
 
     try:
         edges = tuple(int(edge) for edge in options.edges.split(","))

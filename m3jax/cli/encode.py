@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Encodes and prints how many texts stand in how many shards."""
-    from m3jax.search.corpus import encode_corpus
-    from m3jax.text.records import read_records
+    from m3jax.embed.corpus import encode_corpus
+    from m3jax.io.jsonl import read_records
 
     if options.input != "-" and not Path(options.input).is_file():
         raise FileNotFoundError(f"no such file: {options.input}")  # before the model is loaded

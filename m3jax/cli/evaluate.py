@@ -208,7 +208,7 @@ def _settings(options: argparse.Namespace) -> Any:
 
 def _stored(options: argparse.Namespace) -> int:
     """Means, intervals and paired tests of runs on disk."""
-    from m3jax.evaluate.stored import compare_runs, stored_table
+    from m3jax.evaluate.compare_runs import compare_runs, stored_table
 
     if options.qrels is None:
         raise ValueError("--run needs --qrels FILE")
@@ -218,11 +218,11 @@ def _stored(options: argparse.Namespace) -> int:
     if options.output:
         import json
 
-        from m3jax.evaluate.trec import writing
+        from m3jax.io.atomic import replace_file
 
-        with writing(Path(options.output) / "results.json") as stream:
+        with replace_file(Path(options.output) / "results.json") as stream:
             json.dump(found, stream, indent=1, ensure_ascii=False)
-        with writing(Path(options.output) / "results.md") as stream:
+        with replace_file(Path(options.output) / "results.md") as stream:
             stream.write(stored_table(found))
     return 0
 

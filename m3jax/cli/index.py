@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Builds and prints what stands in the index."""
+    from m3jax.io.jsonl import read_records
     from m3jax.search.index import build
-    from m3jax.text.records import read_records
 
     if options.corpus != "-" and not Path(options.corpus).is_file():
         raise FileNotFoundError(f"no such file: {options.corpus}")  # before the model is loaded

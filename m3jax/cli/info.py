@@ -33,13 +33,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rows(name: str) -> dict[str, Any]:
-    from m3jax.search import corpus, index
-    from m3jax.text import datasets
+    from m3jax.data import build
+    from m3jax.embed import corpus
+    from m3jax.search import index
 
     if (Path(name) / index.MANIFEST).is_file():
         return _plain(index.read_manifest(Path(name)))
-    if (Path(name) / datasets.METADATA).is_file():
-        examples = datasets.open_examples(Path(name))
+    if (Path(name) / build.METADATA).is_file():
+        examples = build.open_examples(Path(name))
         return {
             "kind": examples.kind,
             "examples": len(examples),

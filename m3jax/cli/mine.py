@@ -70,11 +70,11 @@ def run(options: argparse.Namespace) -> int:
 
     from m3jax.cli.options import parse_weights
     from m3jax.cli.tables import counting
+    from m3jax.io.trec import read_qrels
     from m3jax.mine import report
-    from m3jax.mine.choose import Rules
     from m3jax.mine.negatives import mine
     from m3jax.mine.retrieve import Retrieval
-    from m3jax.search.trec import read_qrels
+    from m3jax.mine.selection import Rules
 
     rules = Rules(
         negatives=options.negatives, max_share=options.max_share, margin=options.margin,
@@ -116,8 +116,8 @@ def _check_paths(options: argparse.Namespace) -> None:
     """What can be known to fail before a model is loaded."""
     from pathlib import Path
 
+    from m3jax.data.examples import example_files
     from m3jax.mine.report import require_matplotlib
-    from m3jax.text.examples import example_files
 
     for path in (options.output, options.report, options.plot):
         if path and Path(path).exists():

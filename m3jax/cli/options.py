@@ -88,7 +88,7 @@ def load_embedder(options: argparse.Namespace, **more: Any):
     import jax
 
     from m3jax.config import ComputeConfig
-    from m3jax.search.embedder import M3Embedder
+    from m3jax.embed.embedder import M3Embedder
 
     dtype = options.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     compute = ComputeConfig(dtype=dtype, attention=options.attention)

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Encodes the corpus, answers the questions, prints a table a question and a summary."""
     from m3jax.cli import tables
-    from m3jax.search.scan import scan, top
-    from m3jax.text import sample
+    from m3jax.data import sample
+    from m3jax.embed.brute_force import scan, top
 
     options.model = options.model or BUNDLED
     console = tables.wide_console()
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace, texts: list[str], console):
     """The model; one without heads gets some that already say something."""
     from m3jax.convert.heads import fit_sparse_head
-    from m3jax.search.embedder import M3Embedder
+    from m3jax.embed.embedder import M3Embedder
 
     model = load_embedder(options)
     loaded = model.encoder.model
@@ -92,7 +92,7 @@ def _table(model, asked, queries, documents, passages, place, hits, scores, posi
     from rich.text import Text
 
     from m3jax.cli.tables import matched_tokens, shorten
-    from m3jax.search.embeddings import Embeddings
+    from m3jax.embed.embeddings import Embeddings
 
     one_line = {"no_wrap": True, "overflow": "ellipsis"}
     table = Table("method", "score", "lang", expand=True)
@@ -122,7 +122,7 @@ def _summary(questions, passages, scores):
     """How often each method puts the right paragraph first, and among the first ten."""
     from rich.table import Table
 
-    from m3jax.search.scan import top
+    from m3jax.embed.brute_force import top
 
     table = Table("method", "right paragraph first", "among the first 10", title_justify="left")
     table.title = f"all {len(questions)} sample questions"

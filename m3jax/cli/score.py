@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from m3jax.cli.tables import spelt_matches, wide_console
-    from m3jax.search.explain import METHODS, explain_passages
+    from m3jax.explain.alignment import METHODS, explain_passages
 
     weights = parse_weights(options.weights, "all")
     if options.html and Path(options.html).exists():
@@ -68,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write_page(path: str, found: list, fusion: dict[str, float]) -> None:
-    from m3jax.directories import new_file
-    from m3jax.pages import explanation_page
+    from m3jax.explain.html import explanation_page
+    from m3jax.io.atomic import new_file
 
     with new_file(path) as write:
         write(explanation_page(found, fusion))

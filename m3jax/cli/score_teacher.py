@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from m3jax.cli.tables import counting
+    from m3jax.data.examples import example_files
     from m3jax.mine.teacher import score_teacher
-    from m3jax.text.examples import example_files
 
     if (options.teacher is None) == (options.model is None):
         raise ValueError("name one teacher: --teacher for a cross-encoder, or --model for an M3")

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 def read_queries(path: str) -> tuple[list[str], list[str]]:
     """(ids, texts); ValueError for none and for an id that occurs twice."""
-    from m3jax.text.records import read_records
+    from m3jax.io.jsonl import read_records
 
     lines: dict[str, int] = {}
     texts = []
@@ -94,7 +94,7 @@ def _best_method(index: Any) -> str:
 
 
 def _write(options: argparse.Namespace, ids: list[str], index: Any, hits: Any) -> int:
-    from m3jax.search.trec import write_run
+    from m3jax.io.trec import write_run
 
     lines = write_run(Path(options.output), ids, index.ids, hits, options.tag)
     print(f"{len(ids)} queries, {lines} lines: {options.output}")

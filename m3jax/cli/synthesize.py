@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     """Draws, asks, filters, writes, reports; or estimates."""
     from collections import Counter
 
-    from m3jax.mine.synthesis import choose_paragraphs, requests_for, select, write
+    from m3jax.synthesize.synthesis import choose_paragraphs, requests_for, select, write
 
     sampling, plan, limits = _settings(options)
     output, cache = _places(options)
@@ -143,9 +143,9 @@ def _places(options: argparse.Namespace):
 
 def _settings(options: argparse.Namespace):
     """Everything that can be wrong in the arguments, before anything is read."""
-    from m3jax.mine.articles import Sampling
-    from m3jax.mine.questions import QuestionLimits
-    from m3jax.mine.synthesis import Plan
+    from m3jax.synthesize.articles import Sampling
+    from m3jax.synthesize.questions import QuestionLimits
+    from m3jax.synthesize.synthesis import Plan
 
     try:
         train, dev, test = map(float, options.shares.split(","))
@@ -173,8 +173,8 @@ def _settings(options: argparse.Namespace):
 def _articles(options: argparse.Namespace, sampling, left_out):
     from m3jax.cli.options import load_tokenizer
     from m3jax.cli.tables import counting
-    from m3jax.mine.articles import read_articles, sample
-    from m3jax.text.records import BadRecords
+    from m3jax.io.jsonl import BadRecords
+    from m3jax.synthesize.articles import read_articles, sample
 
     tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
     bad = BadRecords(options.skip_bad)
@@ -197,7 +197,7 @@ def _endpoint(options: argparse.Namespace):
     import json
     import os
 
-    from m3jax.mine.endpoint import Endpoint, is_local
+    from m3jax.synthesize.endpoint import Endpoint, is_local
 
     url = options.base_url or os.environ.get("OPENAI_BASE_URL", "")
     if options.dry_run:  # asks nobody
@@ -226,11 +226,11 @@ def _endpoint(options: argparse.Namespace):
 
 def _generator(options: argparse.Namespace, endpoint, asked):
     if endpoint is not None:
-        from m3jax.mine.endpoint import chat_generator
+        from m3jax.synthesize.endpoint import chat_generator
 
         return chat_generator(endpoint)
     if options.generator == "local":
-        from m3jax.mine.local import local_generator
+        from m3jax.synthesize.local import local_generator
 
         if not options.model:
             raise ValueError("--generator local needs --model DIR")
@@ -238,7 +238,7 @@ def _generator(options: argparse.Namespace, endpoint, asked):
             options.model, temperature=options.temperature, max_tokens=options.answer_tokens,
             batch=options.batch_size,
         )  # fmt: skip
-    from m3jax.mine.extractive import extractive_generator
+    from m3jax.synthesize.extractive import extractive_generator
 
     articles = {a.article.id: a.paragraphs for a in asked}
     return extractive_generator(p for paragraphs in articles.values() for p in paragraphs)
@@ -248,7 +248,7 @@ def _ask(requests, generator, cache):
     import sys
 
     from m3jax.cli.tables import counting
-    from m3jax.mine.replies import ask
+    from m3jax.synthesize.reply_cache import ask
 
     with counting("replies") as progress:
         try:
@@ -261,8 +261,8 @@ def _ask(requests, generator, cache):
 
 def _ranks(name: str, sample):
     """The rank of each question's paragraph by the model's dense vectors, texts cut at 512."""
-    from m3jax.mine.ranks import source_ranks
-    from m3jax.search.embedder import M3Embedder
+    from m3jax.embed.embedder import M3Embedder
+    from m3jax.synthesize.consistency import source_ranks
 
     model = M3Embedder.from_pretrained(name)
     length = min(512, model.passage_max_length)
@@ -304,12 +304,12 @@ def _print_articles(articles, left_out) -> None:
 
 
 def _print_estimate(options: argparse.Namespace, requests, cache, endpoint, tokenizer) -> None:
-    from m3jax.mine.synthesis import estimate_tokens
+    from m3jax.synthesize.synthesis import estimate_tokens
 
     known = 0
     if endpoint is not None:
-        from m3jax.mine.endpoint import chat_generator
-        from m3jax.mine.replies import key_of, read_cache
+        from m3jax.synthesize.endpoint import chat_generator
+        from m3jax.synthesize.reply_cache import key_of, read_cache
 
         identity, replies = chat_generator(endpoint).identity, read_cache(cache)
         left = [r for r in requests if key_of(identity, r.prompt) not in replies]

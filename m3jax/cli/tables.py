@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from m3jax.search.embeddings import Embeddings, lexical_dicts
-from m3jax.search.explain import Match, token_matches, word
+from m3jax.embed.embeddings import Embeddings, lexical_dicts
+from m3jax.explain.alignment import Match, token_matches, word
 from m3jax.text.tokenizer import Tokenizer
 
 

@@ -56,14 +56,14 @@ def run(options: argparse.Namespace) -> int:
 
         print(json.dumps(to_json(config), indent=2))
         return 0
-    from m3jax.train import hosts
+    from m3jax import distributed
 
-    hosts.start(options.coordinator, options.processes, options.process)
+    distributed.start(options.coordinator, options.processes, options.process)
     import jax
 
-    from m3jax.train import loop, setup, sizing
+    from m3jax.train import fit_memory, loop, setup
 
-    memory = sizing.device_memory(options.fit_memory) if options.fit_memory else None
+    memory = fit_memory.device_memory(options.fit_memory) if options.fit_memory else None
     workdir = Path(options.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     evaluate = _evaluator(config)  # before anything is loaded: a wrong path is told at once
@@ -104,6 +104,6 @@ def _evaluator(config):
     """What measures the model during the run, where the config asks for it."""
     if not config.evaluate_task:
         return None
-    from m3jax.evaluate.during_training import evaluator
+    from m3jax.evaluate.callback import evaluator
 
     return evaluator(config)

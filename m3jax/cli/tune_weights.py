@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> int:
     from m3jax import pretrained
     from m3jax.cli.search import read_queries
     from m3jax.config import M3Config, from_json
+    from m3jax.io.trec import read_qrels
     from m3jax.search.fuse import preset
     from m3jax.search.methods import candidates, encode_queries
-    from m3jax.search.trec import read_qrels
     from m3jax.search.tune import SLACK, score_weights, tune_weights
 
     index = open_for_search(options)
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
 
 def read_kinds(path: str, field: str) -> list[str]:
     """A field of each query; ValueError names the line that lacks it."""
-    from m3jax.text.records import numbered_lines, parse_object
+    from m3jax.io.jsonl import numbered_lines, parse_object
 
     if path == "-":
         raise ValueError("--kinds reads the queries once more: name a file, not -")

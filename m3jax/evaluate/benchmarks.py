@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from m3jax.evaluate.answers import plain
-from m3jax.evaluate.sources import Rows, open_rows
+from m3jax.evaluate.answer_recall import plain
+from m3jax.evaluate.benchmark_files import Rows, open_rows
 from m3jax.evaluate.tasks import (
     Corpus,
     Protocol,
@@ -24,8 +24,8 @@ from m3jax.evaluate.tasks import (
     read_tasks,
     scan_corpus,
 )
-from m3jax.search.trec import Qrels
-from m3jax.text.records import Record
+from m3jax.io.jsonl import Record
+from m3jax.io.trec import Qrels
 
 log = logging.getLogger(__name__)
 

@@ -14,14 +14,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from m3jax.embed import corpus
+from m3jax.embed.embedder import M3Embedder
+from m3jax.embed.embeddings import Embeddings
 from m3jax.evaluate.tasks import Task
-from m3jax.search import corpus, index
+from m3jax.io.jsonl import Record
+from m3jax.search import index
 from m3jax.search.documents import Document
-from m3jax.search.embedder import M3Embedder
-from m3jax.search.embeddings import Embeddings
 from m3jax.search.index import Index
 from m3jax.search.methods import METHODS, heads_of
-from m3jax.text.records import Record
 
 QUERY_SHARD = 1024  # queries searched at a time
 STORES = ("all", "needed")

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from m3jax.evaluate.trec import Run
-from m3jax.search.trec import Qrels
+from m3jax.io.trec import Qrels, Run
 
 MEASURES = ("nDCG@10", "Recall@20", "Recall@100", "MRR@10", "MAP")
 # Names of the papers -> names of ir-measures, which knows many more (P@5, Rprec, Success@1).

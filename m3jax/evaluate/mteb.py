@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from m3jax.embed.embedder import M3Embedder
 from m3jax.pretrained import fingerprint
-from m3jax.search.embedder import M3Embedder
 
 
 class MtebModel:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from m3jax.config import HeadWeights
+from m3jax.embed.embedder import M3Embedder
 from m3jax.evaluate import embed
 from m3jax.evaluate.tasks import QuerySet, Task
 from m3jax.pretrained import fingerprint
 from m3jax.search import bm25, fuse, methods
-from m3jax.search.embedder import M3Embedder
 from m3jax.search.methods import Depths
 from m3jax.search.threads import cores
 

@@ -11,7 +11,7 @@ from m3jax.evaluate.averages import Summary
 from m3jax.evaluate.plots import draw
 from m3jax.evaluate.protocol import METHOD_NAMES
 from m3jax.evaluate.results import Result
-from m3jax.evaluate.trec import writing
+from m3jax.io.atomic import replace_file
 
 # Protocol fields in the notes, in this order.
 SHARED = (
@@ -35,7 +35,7 @@ def write_report(
     summary = averages.summarise(results)
     report = report_of(results, summary)
     report_files.write(output / (f"{name}.json.gz" if packed else f"{name}.json"), report)
-    with writing(output / f"{name}.md") as stream:
+    with replace_file(output / f"{name}.md") as stream:
         stream.write(markdown(report))
     for number, measure in enumerate(primaries(results)):
         draw(output / (f"{name}.{measure}.png" if number else f"{name}.png"), summary, measure)

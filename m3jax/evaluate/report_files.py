@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from m3jax.directories import new_file
-from m3jax.text.streams import open_chunks
+from m3jax.io.atomic import new_file
+from m3jax.io.streams import open_chunks
 
 READABLE, PACKED = "m3jax-results", "m3jax-results-packed"
 OF_SET = ("corpus", "queries")  # protocol fields of the query set

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from m3jax.evaluate.trec import writing
+from m3jax.io.atomic import replace_file
 
 VERSION = 1
 # Parts of a protocol that describe the circumstances, not what was computed.
@@ -67,7 +67,7 @@ def write(path: Path, result: Result) -> None:
     """Writes it, whole or not at all; means and languages stand first, for readers."""
     document = {"format": "m3jax-result", "version": VERSION, "measures": result.measures,
                 "by_language": result.by_language} | dataclasses.asdict(result)  # fmt: skip
-    with writing(path) as stream:
+    with replace_file(path) as stream:
         json.dump(document, stream, ensure_ascii=False, indent=None, separators=(",", ":"))
 
 

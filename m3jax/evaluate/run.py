@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 
 from m3jax.config import HeadWeights
+from m3jax.embed.embedder import M3Embedder
 from m3jax.evaluate import embed, results
 from m3jax.evaluate import protocol as protocols
-from m3jax.evaluate.answers import answer_recall
+from m3jax.evaluate.answer_recall import answer_recall
 from m3jax.evaluate.metrics import as_run, per_query
 from m3jax.evaluate.protocol import Settings
 from m3jax.evaluate.results import Result
 from m3jax.evaluate.tasks import QuerySet, Task
+from m3jax.io.trec import write_run
 from m3jax.search import methods
-from m3jax.search.embedder import M3Embedder
 from m3jax.search.hits import Hits
 from m3jax.search.index import Index
 from m3jax.search.methods import EncodedQueries
-from m3jax.search.trec import write_run
 
 
 def evaluate(

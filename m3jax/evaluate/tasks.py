@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from m3jax.search.trec import Qrels, read_qrels
-from m3jax.text.records import Record, numbered_lines, parse_object, read_records
+from m3jax.io.jsonl import Record, numbered_lines, parse_object, read_records
+from m3jax.io.trec import Qrels, read_qrels
 
 log = logging.getLogger(__name__)
 

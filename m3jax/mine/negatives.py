@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from m3jax.directories import new_file
-from m3jax.mine.choose import Hit, Rules, choose, lot, lowest
-from m3jax.mine.chunks import digest_of, resumable
+from m3jax.data.cleaning import signature_of
+from m3jax.data.examples import Example, read_records_of
+from m3jax.io.atomic import new_file
+from m3jax.io.jsonl import BadRecords
+from m3jax.io.trec import Qrels
 from m3jax.mine.pool import Known, Pool, key_of, language_of, survey
+from m3jax.mine.resume import digest_of, resumable
 from m3jax.mine.retrieve import Retrieval, Shelf
+from m3jax.mine.selection import Hit, Rules, choose, lot, lowest
 from m3jax.search.methods import EncodedQueries
-from m3jax.search.trec import Qrels
-from m3jax.text.cleaning import signature_of
-from m3jax.text.examples import Example, read_records_of
-from m3jax.text.records import BadRecords
 
 CHUNK = 256  # queries searched at a time
 

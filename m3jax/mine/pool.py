@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from m3jax.directories import new_directory
-from m3jax.search.trec import Qrels
-from m3jax.text.cleaning import plain
-from m3jax.text.examples import Example, OnBad, Place, read_records_of
-from m3jax.text.records import string_of
+from m3jax.data.cleaning import plain
+from m3jax.data.examples import Example, OnBad, Place, read_records_of
+from m3jax.io.atomic import new_directory
+from m3jax.io.jsonl import string_of
+from m3jax.io.trec import Qrels
 
 MANIFEST = "pool.json"
 Passage = tuple[str, str, str]  # language, id ("" where it has none), text

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from m3jax.directories import new_file
-from m3jax.mine.choose import Rules
+from m3jax.io.atomic import new_file
 from m3jax.mine.negatives import Mined, means
 from m3jax.mine.retrieve import Retrieval
+from m3jax.mine.selection import Rules
 
 # Paul Tol's "bright", told apart with any colour vision.
 COLOURS = {"positive": "#228833", "mined": "#ee6677", "random": "#bbbbbb"}

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from m3jax.config import HeadWeights
-from m3jax.mine.chunks import digest_of
+from m3jax.embed.embedder import M3Embedder
+from m3jax.mine.resume import digest_of
 from m3jax.mine.scoring import METHODS, pair_scores, weights_of
 from m3jax.pretrained import fingerprint
-from m3jax.search.embedder import M3Embedder
 
 Pairs = Sequence[tuple[str, str]]  # query, passage
 SLICE = 256  # pairs whose token vectors are held at a time

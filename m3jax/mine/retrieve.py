@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from m3jax.config import HeadWeights
-from m3jax.directories import new_directory
-from m3jax.mine.chunks import digest_of
+from m3jax.embed.corpus import MODES
+from m3jax.embed.embedder import M3Embedder
+from m3jax.io.atomic import new_directory
+from m3jax.io.jsonl import read_records
 from m3jax.mine.pool import Pool, key_of
+from m3jax.mine.resume import digest_of
 from m3jax.mine.scoring import passages_index, scores_with, weights_of
 from m3jax.pretrained import fingerprint
 from m3jax.search import documents, methods
 from m3jax.search import index as indexes
-from m3jax.search.corpus import MODES
-from m3jax.search.embedder import M3Embedder
 from m3jax.search.hits import Hits
 from m3jax.search.index import Index
 from m3jax.search.methods import Depths, EncodedQueries
-from m3jax.text.records import read_records
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from m3jax.config import HeadWeights
+from m3jax.config import PAPER_FUSION, HeadWeights
+from m3jax.embed.embedder import M3Embedder
+from m3jax.embed.embeddings import concatenate
 from m3jax.search import fuse
-from m3jax.search.embedder import M3Embedder
-from m3jax.search.embeddings import concatenate
 from m3jax.search.index import Index, in_memory
 from m3jax.search.methods import EncodedQueries, encode_queries, head_scores, heads_of
 
@@ -25,7 +25,7 @@ def weights_of(
 ) -> HeadWeights:
     """The weights under which a method sums its heads; ValueError where one head has none."""
     if method in ("dense+sparse", "all"):
-        return weights or (embedder.fusion(method) if embedder else fuse.DEFAULT)
+        return weights or (embedder.fusion(method) if embedder else PAPER_FUSION)
     if weights is not None:
         raise ValueError(f"method {method!r} sums nothing: weights are for dense+sparse and all")
     return HeadWeights(dense=1.0, sparse=1.0, colbert=1.0)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from m3jax.directories import new_file
-from m3jax.mine.chunks import digest_of, resumable
+from m3jax.data.examples import Example, read_records_of
+from m3jax.io.atomic import new_file
+from m3jax.io.jsonl import BadRecords
 from m3jax.mine.rerankers import Reranker
-from m3jax.text.examples import Example, read_records_of
-from m3jax.text.records import BadRecords
+from m3jax.mine.resume import digest_of, resumable
 
 CHUNK = 128  # examples; within one each distinct pair is scored once
 DIGITS = 6  # after the point

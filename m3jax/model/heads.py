@@ -5,10 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from m3jax.config import M3Config
+from m3jax.config import HEADS, M3Config
 from m3jax.types import Encoding, TextBatch
-
-HEADS = ("dense", "sparse", "colbert")
 
 
 class Heads(nn.Module):

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from m3jax.config import ComputeConfig, M3Config
+from m3jax.config import HEADS, ComputeConfig, M3Config
 from m3jax.model.encoder import Encoder
-from m3jax.model.heads import HEADS, Heads
+from m3jax.model.heads import Heads
 from m3jax.types import Encoding, TextBatch
 
 Params = dict[str, Any]

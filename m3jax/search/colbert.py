@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from m3jax.embed.pairs import late_interaction
+from m3jax.embed.vectors import RaggedRows
 from m3jax.search.hits import Hits, ranked, rounding, settle
-from m3jax.search.pairs import late_interaction
 from m3jax.search.threads import cores, have_numba, spread
-from m3jax.search.vectors import RaggedRows
 
 ENGINES = ("auto", "numba", "numpy", "jax")
 QUERY_WIDTHS = (32, 128, 512, 2048, 8192)
@@ -140,19 +140,19 @@ def _kernel(
     values: np.ndarray, scales: np.ndarray, query: np.ndarray, count: int
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
     """The loop of `kernels` for these types: (first rows, rows behind the last, scores)."""
-    from m3jax.search import kernels, tiles
+    from m3jax.search.kernels.lexical.lexical import lexical, maxsim_llvm
 
     if values.dtype == np.float16:
-        values, loop = values.view(np.uint16), kernels.maxsim_half
+        values, loop = values.view(np.uint16), lexical.maxsim_half
     else:
-        loop = kernels.maxsim
-    if query.dtype == np.float64 or query.shape[1] % tiles.WIDTH:
+        loop = lexical.maxsim
+    if query.dtype == np.float64 or query.shape[1] % maxsim_llvm.WIDTH:
         return lambda firsts, ends, out: loop(values, scales, firsts, ends, query, count, out)
     factors = np.ones(count, np.float32)
     if values.dtype == np.int8:
         query, factors = _to_int16(query)
         factors = factors[:count]
-    return lambda firsts, ends, out: kernels.maxsim_tiles(
+    return lambda firsts, ends, out: lexical.maxsim_tiles(
         values, scales, firsts, ends, query, factors, out
     )
 

@@ -20,9 +20,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
+from m3jax.embed.vectors import BLOCK, Rows, as_rows, decode
 from m3jax.search.hits import Hits, ranked, rounding
 from m3jax.search.threads import have_numba, spread
-from m3jax.search.vectors import BLOCK, Rows, as_rows, decode
 
 ENGINES = ("auto", "numpy", "jax", "faiss")
 BATCH = 64  # queries
@@ -68,11 +68,11 @@ def scores_at(
     for part, places, rows in documents.located(numbers):
         values, scales = np.asarray(documents.parts[part]), documents.scales[part]
         if have_numba():
-            from m3jax.search import kernels
+            from m3jax.search.kernels.lexical.lexical import lexical
 
             here = np.empty(len(rows), np.float64)
             half = values.dtype == np.float16
-            kernel = kernels.dots_half if half else kernels.dots
+            kernel = lexical.dots_half if half else lexical.dots
             kernel(values.view(np.uint16) if half else values, rows, wide, here)
             out[places] = here if scales is None else here * scales[rows].astype(np.float64)
         else:

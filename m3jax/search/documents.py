@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from m3jax.text.records import Record
+from m3jax.io.jsonl import Record
 
 
 class Document(NamedTuple):

@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from m3jax.config import HeadWeights
+from m3jax.config import HEADS, PAPER_FUSION, HeadWeights
 
-HEADS = ("dense", "sparse", "colbert")
 FUSIONS = ("weighted", "rrf", "minmax", "zscore")
 RRF_K = 60  # [Cormack et al. 2009]
 
-DEFAULT = HeadWeights(dense=1.0, sparse=0.3, colbert=1.0)
-_SHORT = {"dense+sparse": HeadWeights(dense=1.0, sparse=0.3, colbert=0.0), "all": DEFAULT}
+_SHORT = {"dense+sparse": HeadWeights(dense=1.0, sparse=0.3, colbert=0.0), "all": PAPER_FUSION}
 _LONG = {
     "dense+sparse": HeadWeights(dense=0.2, sparse=0.8, colbert=0.0),
     "all": HeadWeights(dense=0.15, sparse=0.5, colbert=0.35),
@@ -37,7 +35,7 @@ def preset(name: str, method: str) -> HeadWeights:
     """The paper's weights for a benchmark: `preset("mldr", "all")`."""
     if name not in PRESETS:
         raise ValueError(f"no weights named {name!r}; there are {', '.join(PRESETS)}")
-    return PRESETS[name].get(method, DEFAULT)
+    return PRESETS[name].get(method, PAPER_FUSION)
 
 
 def weighted_sum(

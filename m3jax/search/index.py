@@ -20,15 +20,16 @@ import scipy.sparse
 
 from m3jax import pretrained
 from m3jax.checkpoint import new_directory
-from m3jax.config import HeadWeights, to_json
+from m3jax.config import PAPER_FUSION, HeadWeights, to_json
+from m3jax.embed import corpus
+from m3jax.embed.embedder import M3Embedder
+from m3jax.embed.embeddings import Embeddings
+from m3jax.embed.vectors import RaggedRows, Rows, as_ragged, as_rows
+from m3jax.io.jsonl import Record
 from m3jax.search import bm25 as bm25s
-from m3jax.search import corpus, documents, fuse, sparse
+from m3jax.search import documents, sparse
 from m3jax.search.documents import Document, Documents
-from m3jax.search.embedder import M3Embedder
-from m3jax.search.embeddings import Embeddings
 from m3jax.search.sparse import InvertedIndex
-from m3jax.search.vectors import RaggedRows, Rows, as_ragged, as_rows
-from m3jax.text.records import Record
 
 MANIFEST = "index.json"
 VERSION = 1
@@ -102,7 +103,7 @@ class Index:
         name = self.manifest.get("model", "")
         here = name in pretrained.bundled_names() or (bool(name) and Path(name).is_dir())
         own = pretrained.read_fusion(pretrained.resolve(name)) if here else {}
-        return own.get(method, fuse.DEFAULT)
+        return own.get(method, PAPER_FUSION)
 
     def bm25(self, kind: str = "tokens") -> bm25s.Bm25:
         """BM25 over the stored texts; made when first asked for, and kept beside the index."""

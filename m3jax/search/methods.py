@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from m3jax.config import HeadWeights
+from m3jax.config import HEADS, PAPER_FUSION, HeadWeights
+from m3jax.embed.embedder import M3Embedder
+from m3jax.embed.embeddings import Embeddings, concatenate
 from m3jax.search import colbert, dense, fuse, sparse
-from m3jax.search.embedder import M3Embedder
-from m3jax.search.embeddings import Embeddings, concatenate
 from m3jax.search.hits import Hits, ranked, settle
 from m3jax.search.index import Index
 
@@ -71,7 +71,7 @@ def heads_of(methods: Sequence[str]) -> tuple[str, ...]:
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     needed = {head for method in methods for head in _HEADS[method]}
-    return tuple(head for head in fuse.HEADS if head in needed)
+    return tuple(head for head in HEADS if head in needed)
 
 
 def encode_queries(
@@ -133,7 +133,7 @@ def search(
     elif method == "multivector":
         hits = run.rerank(top_k)
     else:
-        weights = weights or (index.fusion(method) if fusion == "weighted" else fuse.DEFAULT)
+        weights = weights or (index.fusion(method) if fusion == "weighted" else PAPER_FUSION)
         hits = _fused(run, method, top_k, weights, fusion, compat)
     return Hits(hits.documents, [scores.astype(np.float32) for scores in hits.scores])
 

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from m3jax.config import HeadWeights
-from m3jax.search.fuse import HEADS
+from m3jax.config import HEADS, HeadWeights
+from m3jax.io.trec import Qrels
 from m3jax.search.methods import Candidates
-from m3jax.search.trec import Qrels
 
 GRID = 40  # steps of the simplex: 861 triples, 41 pairs
 REFINEMENTS = 4  # halvings of the step

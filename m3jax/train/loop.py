@@ -21,10 +21,10 @@ from jax.experimental import multihost_utils
 
 from m3jax import pretrained
 from m3jax.config import TrainConfig
-from m3jax.train.feeding import host_batches, place
+from m3jax.train.checkpoints import Checkpoints
 from m3jax.train.objectives import dead_heads
+from m3jax.train.prefetch import host_batches, place
 from m3jax.train.report import Report, draw_curves, peak_flops, tokens_of, training_flops
-from m3jax.train.saving import Checkpoints
 from m3jax.train.setup import Run, fingerprint, write_config
 
 Evaluate = Callable[[pretrained.Pretrained], dict[str, float]]

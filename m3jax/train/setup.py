@@ -15,15 +15,15 @@ from jax.sharding import Mesh
 
 from m3jax import pretrained, sharding
 from m3jax.config import RetroMAEConfig, TrainConfig, to_json
+from m3jax.data import build
+from m3jax.data.examples import example_files
+from m3jax.feed.plan import IN_BATCH
+from m3jax.feed.source import Feed
 from m3jax.model.retromae import init_retromae
 from m3jax.pretrained import Pretrained
-from m3jax.text import datasets
-from m3jax.text.examples import example_files
-from m3jax.text.plan import IN_BATCH
-from m3jax.text.training import Feed
-from m3jax.train import sizing
-from m3jax.train.feeding import part_of
+from m3jax.train import fit_memory
 from m3jax.train.optimizer import make_optimizer, make_schedule, training_compute
+from m3jax.train.prefetch import part_of
 from m3jax.train.step import (
     Trainer,
     TrainState,
@@ -67,7 +67,7 @@ def prepare(
 ) -> tuple[TrainConfig, Run]:
     """Loads and builds everything; the config comes back with `steps` counted.
 
-    With `memory`, bytes of one device, batches are made to fit it (see `sizing.fit_once`). Data
+    With `memory`, bytes of one device, batches are made to fit it (see `fit_memory.fit_once`). Data
     files that are not built yet are built under `workdir`. Raises FileNotFoundError or ValueError
     naming the field, file or directory.
     """
@@ -86,7 +86,7 @@ def prepare(
     if config.objective == "retromae":
         config = dataclasses.replace(config, retromae=with_mask(config.retromae, start))
     if memory is not None:
-        config = sizing.fit_once(config, start.config, mesh, memory, workdir, say)
+        config = fit_memory.fit_once(config, start.config, mesh, memory, workdir, say)
     feed = Feed(examples, start.tokenizer, config.data, part_of(mesh))
     if not feed.texts_only:
         _check_negatives(feed, say)
@@ -107,16 +107,16 @@ def open_or_build(config: TrainConfig, workdir: Path, start: Pretrained) -> Any:
     if not config.train_data:
         raise ValueError("train_data names no file: --data FILE.jsonl or --data DIR")
     first = Path(config.train_data[0])
-    if len(config.train_data) == 1 and (first / datasets.METADATA).is_file():
-        found = datasets.open_examples(first)
+    if len(config.train_data) == 1 and (first / build.METADATA).is_file():
+        found = build.open_examples(first)
     else:
         built = workdir / "data"
         if jax.process_index() == 0:
             _build(config, built, start)
         if jax.process_count() > 1:  # the others read what process 0 built, on the shared disk
             multihost_utils.sync_global_devices("m3jax: data is built")
-        found = datasets.open_examples(built)
-    datasets.check_tokenizer(found, start.tokenizer)
+        found = build.open_examples(built)
+    build.check_tokenizer(found, start.tokenizer)
     return found
 
 
@@ -126,10 +126,10 @@ def _build(config: TrainConfig, built: Path, start: Pretrained) -> None:
     stamps, path = _stamps(config), built.with_name(f"{built.name}_inputs.json")
     if stamps and path.is_file() and json.loads(path.read_text(encoding="utf-8")) != stamps:
         shutil.rmtree(built, ignore_errors=True)
-    if not (built / datasets.METADATA).is_file():
+    if not (built / build.METADATA).is_file():
         kind = "texts" if config.objective == "retromae" else "examples"
         path.write_text(json.dumps(stamps) + "\n", encoding="utf-8")
-        datasets.build(list(config.train_data), built, start.tokenizer, kind=kind)
+        build.build(list(config.train_data), built, start.tokenizer, kind=kind)
 
 
 def _stamps(config: TrainConfig) -> list[list[Any]]:

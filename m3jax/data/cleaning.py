@@ -1,0 +1,191 @@
+"""Filters for pairs from raw text, each counted: what is left is worth training on.
+
+In the order they are applied, cheap ones first: too short, query and passage the same, too
+repetitive, wrong script, exact duplicate, near duplicate, low relevance. Memory: 16 bytes a pair
+for exact duplicates, about 2 kB for near ones. Deterministic; the first of duplicates stays.
+Never imports JAX.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from m3jax.data.extract import Pair
+
+# Languages written in one script, by the first word of its letters' Unicode names.
+_SCRIPTS = {
+    "ARABIC": "ar arz ckb fa ks ps sd ug ur",
+    "ARMENIAN": "hy", "BENGALI": "as bn", "CYRILLIC": "ba be bg kk ky mk mn ru tg tt uk",
+    "DEVANAGARI": "bho hi mai mr ne sa", "ETHIOPIC": "am ti", "GEORGIAN": "ka", "GREEK": "el",
+    "GUJARATI": "gu", "GURMUKHI": "pa", "HANGUL": "ko", "HEBREW": "he yi", "KANNADA": "kn",
+    "KHMER": "km", "LAO": "lo", "MALAYALAM": "ml", "MYANMAR": "my", "ORIYA": "or", "SINHALA": "si",
+    "TAMIL": "ta", "TELUGU": "te", "THAI": "th", "TIBETAN": "bo", "CJK": "zh",
+    "LATIN": "af ca cs cy da de en es et eu fi fr ga gl hr hu id is it lt lv ms nl no pl pt ro sk "
+    "sl sq sv sw tl tr vi yo zu",
+}  # fmt: skip
+SCRIPTS = {code: {script} for script, codes in _SCRIPTS.items() for code in codes.split()}
+SCRIPTS |= {"ja": {"CJK", "HIRAGANA", "KATAKANA"}}
+SHINGLE = 5  # characters, of near duplicates
+GRAM = 10  # characters, of repetition
+SAMPLE = 2000  # characters of a text that repetition and script are judged by
+PERMUTATIONS, BANDS = 128, 32
+
+Relevance = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a pair must satisfy; 0 turns a filter off."""
+
+    query_chars: int = 4
+    passage_chars: int = 20
+    distinct: float = 0.5  # share of distinct 10-grams among a text's 10-grams
+    script: float = 0.5  # share of letters in the script of the declared language
+    near_duplicates: float = 0.8  # Jaccard similarity of passages' 5-grams from which they are one
+    relevance: float = 0.0  # least score of query and passage by the model
+
+    def __post_init__(self):
+        for name in ("distinct", "script", "near_duplicates"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+
+
+def clean(
+    pairs: Iterable[Pair],
+    limits: Limits,
+    dropped: Counter[str],
+    *,
+    relevance: Relevance | None = None,
+    batch: int = 256,
+) -> Iterator[Pair]:
+    """The pairs that pass every filter, in order; `dropped` counts the others by reason.
+
+    `relevance` scores lists of queries and passages, one number a pair. Raises ImportError where
+    near duplicates are asked for without the library.
+    """
+    checks = _checks(limits)
+
+    def passing() -> Iterator[Pair]:
+        for pair in pairs:
+            reason = next((name for name, fails in checks if fails(pair)), None)
+            if reason:
+                dropped[reason] += 1
+            else:
+                yield pair
+
+    if relevance is None or not limits.relevance:
+        yield from passing()
+        return
+    left = passing()
+    while some := tuple(itertools.islice(left, batch)):
+        scores = relevance([p.query for p in some], [p.passage for p in some])
+        for pair, score in zip(some, scores, strict=True):
+            if score >= limits.relevance:
+                yield pair
+            else:
+                dropped["low relevance"] += 1
+
+
+def repetitive(text: str, least: float) -> bool:
+    """Are fewer than `least` of its 10-grams distinct? Texts of a few words never are."""
+    text = text[:SAMPLE]
+    grams = len(text) - GRAM + 1
+    if grams < 2 * GRAM:
+        return False
+    return len({text[i : i + GRAM] for i in range(grams)}) < least * grams
+
+
+def wrong_script(text: str, language: str, least: float) -> bool:
+    """Are fewer than `least` of its letters in the language's script? False where unknown."""
+    expected = SCRIPTS.get(language.split("-")[0].split("_")[0].lower())
+    if expected is None:
+        return False
+    letters = [c for c in text[:SAMPLE] if c.isalpha()]
+    if not letters:
+        return False
+    return sum(_script(c) in expected for c in letters) < least * len(letters)
+
+
+def plain(text: str) -> str:
+    """A text in NFKC without case and runs of white space: equal ones are exact duplicates."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def shingles(text: str) -> set[str]:
+    """The 5-grams of characters of a `plain` text."""
+    text = plain(text)
+    return {text[i : i + SHINGLE] for i in range(max(len(text) - SHINGLE + 1, 1))}
+
+
+def signature_of(text: str) -> Any:
+    """Its MinHash; `a.jaccard(b)` estimates the share of 5-grams that two texts have in common."""
+    signature = _rensa().RMinHash(PERMUTATIONS, 42)
+    signature.update(sorted(shingles(text)))
+    return signature
+
+
+def near_duplicates(threshold: float) -> Callable[[str], bool]:
+    """A function that says whether a text is close to one it has been asked about before.
+
+    MinHash finds candidates, whose signatures then must agree in `threshold` of their places.
+    """
+    index = _rensa().RMinHashLSH(threshold, PERMUTATIONS, BANDS)
+    signatures: list[Any] = []
+
+    def seen(text: str) -> bool:
+        signature = signature_of(text)
+        if any(signatures[i].jaccard(signature) >= threshold for i in index.query(signature)):
+            return True
+        index.insert(len(signatures), signature)
+        signatures.append(signature)
+        return False
+
+    return seen
+
+
+def _checks(limits: Limits) -> list[tuple[str, Callable[[Pair], bool]]]:
+    known: set[bytes] = set()
+
+    def duplicate(pair: Pair) -> bool:
+        text = f"{pair.query}\0{pair.passage}".encode("utf-8", "backslashreplace")
+        key = hashlib.blake2b(text, digest_size=16).digest()
+        if key in known:
+            return True
+        known.add(key)
+        return False
+
+    checks: list[tuple[str, Callable[[Pair], bool]]] = [
+        ("too short", lambda p: len(p.query) < limits.query_chars
+         or len(p.passage) < limits.passage_chars),
+        ("query equals passage", lambda p: p.query.casefold() == p.passage.casefold()),
+    ]  # fmt: skip
+    if limits.distinct:
+        checks.append(("too repetitive", lambda p: repetitive(p.passage, limits.distinct)))
+    if limits.script:
+        checks.append(("wrong script", lambda p: wrong_script(p.query, p.lang, limits.script)
+                       or wrong_script(p.passage, p.passage_lang, limits.script)))  # fmt: skip
+    checks.append(("duplicate", duplicate))
+    if limits.near_duplicates:
+        seen = near_duplicates(limits.near_duplicates)
+        checks.append(("near duplicate", lambda p: seen(p.passage)))
+    return checks
+
+
+def _rensa() -> Any:
+    try:
+        import rensa
+    except ImportError as error:
+        raise ImportError(
+            "near duplicates need rensa: pip install 'm3jax[data]', or turn them off with 0"
+        ) from error
+    return rensa
+
+
+@functools.cache
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "").split(" ")[0].split("-")[0]

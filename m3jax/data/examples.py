@@ -1,0 +1,313 @@
+"""Training examples, (query, positives, negatives), from JSON Lines or Parquet files, streaming.
+
+{"query": str, "pos": [str], "neg": [str]} with, as one likes, "pos_scores", "neg_scores",
+"prompt", "id", "lang", "source", "in_batch"; other keys are let be. Never imports JAX.
+"""
+
+import glob
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from m3jax.io.jsonl import BadRecords, numbered_lines, parse_object, string_of
+
+KEYS = ("query", "pos", "neg", "pos_scores", "neg_scores", "prompt", "id", "lang", "source",
+        "in_batch")  # fmt: skip
+TEXT_KEYS = ("text", "title", "_id", "id", "lang", "source")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+LONGEST_LINE = 16 << 20  # bytes
+# FlagEmbedding's convention; a split by length adds its range to the name.
+_NO_IN_BATCH = re.compile(r"no_in_batch_neg(_len-\d+-(\d+|inf))?$")
+OnBad = Callable[[ValueError], None]  # takes the error of a record; returns to go on without it
+Paths = str | Path | Iterable[str | Path]
+
+
+class Example(NamedTuple):
+    """One query with its passages; a text to reconstruct (RetroMAE) has no positives."""
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+    positive_scores: tuple[float, ...] | None = None  # a re-ranker's, one per positive
+    negative_scores: tuple[float, ...] | None = None
+    prompt: str = ""  # put in front of the query in training
+    id: str = ""
+    lang: str = ""
+    source: str = ""  # the record's, else the file's stem
+    in_batch: bool = True  # may other queries' passages be negatives?
+
+
+class Place(NamedTuple):
+    """Where a record stands; `str` gives `file:line`, in Parquet `file:row`, both from 1."""
+
+    path: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}"
+
+
+def read_examples(
+    paths: Paths, *, skip_bad: int | BadRecords = 0, longest_line: int = LONGEST_LINE
+) -> Iterator[Example]:
+    """The examples of files, directories and globs (see `example_files`), in order.
+
+    Raises ValueError with `file:line` for the first record that cannot be used, or, after
+    `skip_bad` of them were logged and counted, for the next; a `BadRecords` keeps the count.
+    Damaged compressed files always raise.
+    """
+    records = read_records_of(paths, "examples", _bad_records(skip_bad), longest_line)
+    return (example for _, _, example in records)
+
+
+def read_texts(
+    paths: Paths, *, skip_bad: int | BadRecords = 0, longest_line: int = LONGEST_LINE
+) -> Iterator[Example]:
+    """Like `read_examples` for records {"text": str, "title": str?}: queries without passages."""
+    records = read_records_of(paths, "texts", _bad_records(skip_bad), longest_line)
+    return (example for _, _, example in records)
+
+
+def _bad_records(skip_bad: int | BadRecords) -> BadRecords:
+    return skip_bad if isinstance(skip_bad, BadRecords) else BadRecords(skip_bad)
+
+
+def read_records_of(
+    paths: Paths, kind: str, on_bad: OnBad, longest_line: int = LONGEST_LINE
+) -> Iterator[tuple[Place, dict[str, Any], Example]]:
+    """(place, the record as it stands, the example it is), for `kind` "examples" or "texts"."""
+    if kind not in ("examples", "texts"):
+        raise ValueError(f"kind must be 'examples' or 'texts', got {kind!r}")
+    parse = parse_example if kind == "examples" else parse_text
+    return _records(example_files(paths), parse, on_bad, longest_line)
+
+
+def _records(
+    files: list[Path], parse: Callable[..., Example], on_bad: OnBad, longest_line: int
+) -> Iterator[tuple[Place, dict[str, Any], Example]]:
+    for file in files:
+        source, in_batch = stem(file), _NO_IN_BATCH.search(stem(file)) is None
+        for place, values in read_values(file, on_bad, longest_line):
+            try:
+                example = parse(values, str(place), source=source, in_batch=in_batch)
+            except ValueError as error:
+                on_bad(error)
+                continue
+            yield place, values, example
+
+
+def read_values(
+    file: Path, on_bad: OnBad, longest_line: int = LONGEST_LINE
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """(place, record) of a JSON Lines or Parquet file, whatever its fields."""
+    if is_parquet(file):
+        for number, row in enumerate(_rows(file), start=1):
+            yield Place(str(file), number), row
+        return
+    for number, line in numbered_lines(str(file), longest=longest_line, on_bad=on_bad):
+        if not line.strip():
+            continue
+        place = Place(str(file), number)
+        try:
+            values = parse_object(line, str(place))
+        except ValueError as error:
+            on_bad(error)
+            continue
+        yield place, values
+
+
+def is_parquet(file: Path) -> bool:
+    """Does the file begin as Parquet does?"""
+    with open(file, "rb") as stream:
+        return stream.read(4) == b"PAR1"
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, a few hundred at a time; null columns are left out."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"{file} is Parquet: pip install 'm3jax[data]'") from error
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=256):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield {key: value for key, value in row.items() if value is not None}
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{file}: damaged Parquet after row {number} ({error}); get the file again"
+        ) from error
+
+
+def example_files(paths: Paths) -> list[Path]:
+    """The files that `paths` name, each a file, a directory (recursive, sorted) or a glob.
+
+    In directories only *.jsonl, *.jsonl.gz, *.jsonl.zst and *.parquet count, nothing hidden.
+    Raises FileNotFoundError where there is none, ValueError for a file named twice.
+    """
+    found: list[Path] = []
+    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        found += _expand(str(path))
+    if not found:
+        raise ValueError("no files: name at least one file, directory or glob")
+    seen: set[Path] = set()
+    for file in found:
+        if file.resolve() in seen:
+            raise ValueError(f"{file} is named twice: each file may be given once")
+        seen.add(file.resolve())
+    return found
+
+
+def _expand(path: str) -> list[Path]:
+    if Path(path).is_file():
+        return [Path(path)]
+    if Path(path).is_dir():
+        files = _inside(Path(path))
+    else:
+        files = []
+        for match in map(Path, sorted(glob.glob(path, recursive=True))):
+            # With `**` the files of a directory are matches themselves.
+            files += _inside(match) if match.is_dir() and "**" not in path else [match]
+        files = [file for file in files if file.is_file()]
+    if not files:
+        raise FileNotFoundError(
+            f"no {', '.join(SUFFIXES)} file in the directory {path}"
+            if Path(path).is_dir()
+            else f"no such file, directory or glob: {path}"
+        )
+    return files
+
+
+def _inside(directory: Path) -> list[Path]:
+    files = (f for f in directory.rglob("*") if f.name.endswith(SUFFIXES) and f.is_file())
+    return sorted(f for f in files if all(p[0] != "." for p in f.relative_to(directory).parts))
+
+
+def stem(file: Path | str) -> str:
+    """The file's name without .jsonl.gz and the like: its source where records name none."""
+    name = Path(file).name
+    return next((name[: -len(s)] for s in SUFFIXES if name.endswith(s)), Path(name).stem)
+
+
+def parse_example(
+    values: dict[str, Any], place: str, *, source: str = "", in_batch: bool = True
+) -> Example:
+    """A record in JSON's types to an Example; ValueError begins with `place`."""
+    query = string_of(values, "query", place, required=True)
+    if not query.strip():
+        raise ValueError(f"{place}: 'query' is blank")
+    positives = _strings(values, "pos", place, required=True)
+    if not positives:
+        raise ValueError(f"{place}: 'pos' is empty: an example needs a positive passage")
+    for number, text in enumerate(positives):
+        if not text.strip():
+            raise ValueError(f"{place}: 'pos'[{number}] is blank")
+    negatives = _strings(values, "neg", place)
+    own = values.get("in_batch")
+    if own is not None and not isinstance(own, bool):
+        raise ValueError(f"{place}: 'in_batch' is {_kind(own)}, expected true or false")
+    return Example(
+        query,
+        positives,
+        negatives,
+        _scores(values, "pos_scores", len(positives), place),
+        _scores(values, "neg_scores", len(negatives), place),
+        prompt=string_of(values, "prompt", place),
+        id=_identity(values, "id", place),
+        lang=string_of(values, "lang", place),
+        source=string_of(values, "source", place) or source,
+        in_batch=in_batch if own is None else own,
+    )
+
+
+def parse_text(
+    values: dict[str, Any], place: str, *, source: str = "", in_batch: bool = True
+) -> Example:
+    """A record {"text": str} to an Example without passages, the title in front of the text."""
+    text = string_of(values, "text", place, required=True)
+    title = string_of(values, "title", place)
+    text = f"{title} {text}".strip() if title else text
+    if not text.strip():
+        raise ValueError(f"{place}: 'text' is blank")
+    return Example(
+        text,
+        (),
+        id=_identity(values, "id" if "id" in values else "_id", place),
+        lang=string_of(values, "lang", place),
+        source=string_of(values, "source", place) or source,
+        in_batch=in_batch,
+    )
+
+
+def to_json(example: Example) -> dict[str, Any]:
+    """The record that `parse_example` reads back; what is empty is left out."""
+    values: dict[str, Any] = {
+        "query": example.query,
+        "pos": list(example.positives),
+        "neg": list(example.negatives),
+    }
+    if example.positive_scores is not None:
+        values["pos_scores"] = list(example.positive_scores)
+    if example.negative_scores is not None:
+        values["neg_scores"] = list(example.negative_scores)
+    for key in ("prompt", "id", "lang", "source"):
+        if getattr(example, key):
+            values[key] = getattr(example, key)
+    return values if example.in_batch else values | {"in_batch": False}
+
+
+def _strings(
+    values: dict[str, Any], key: str, place: str, required: bool = False
+) -> tuple[str, ...]:
+    value = values.get(key)
+    if value is None and not required:
+        return ()
+    if not isinstance(value, list):
+        got = f"is {_kind(value)}" if key in values else "is missing"
+        raise ValueError(f"{place}: {key!r} {got}, expected a list of strings")
+    for number, item in enumerate(value):
+        if not isinstance(item, str):
+            raise ValueError(f"{place}: {key!r}[{number}] is {_kind(item)}, expected a string")
+    return tuple(value)
+
+
+def _scores(values: dict[str, Any], key: str, count: int, place: str) -> tuple[float, ...] | None:
+    value = values.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise ValueError(f"{place}: {key!r} is {_kind(value)}, expected a list of numbers")
+    if len(value) != count:
+        raise ValueError(
+            f"{place}: {key!r} has {len(value)} numbers for {count} passages: one each is expected"
+        )
+    for number, item in enumerate(value):
+        if isinstance(item, bool) or not isinstance(item, (int, float)) or not _finite(item):
+            raise ValueError(f"{place}: {key!r}[{number}] is {item!r}, expected a finite number")
+    return tuple(float(item) for item in value)
+
+
+def _finite(number: int | float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond float64
+        return False
+
+
+def _identity(values: dict[str, Any], key: str, place: str) -> str:
+    value = values.get(key, "")
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"{place}: {key!r} is {_kind(value)}, expected a string or a number")
+    return str(value)
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__

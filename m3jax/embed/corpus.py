@@ -1,0 +1,275 @@
+"""A stream of records to embeddings on disk: in shards, with a manifest, resumable.
+
+    OUTPUT/manifest.json                      what was computed, from what, and which shards stand
+    OUTPUT/shard-00000/ids.json               the records' ids, in order
+                      /dense.npy              [texts, d]
+                      /dense_scales.npy       [texts], int8 only
+                      /sparse.npz             SciPy CSR [texts, v]
+                      /colbert.npy            [vectors, c], with colbert_offsets.npy [texts + 1]
+                      /colbert_scales.npy     [vectors], int8 only
+
+A shard takes its name only when it is whole, and stands in the manifest only after that.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from m3jax.checkpoint import new_directory
+from m3jax.embed.embedder import M3Embedder
+from m3jax.embed.embeddings import Embeddings, Ragged, to_int8
+from m3jax.embed.vectors import Rows
+from m3jax.io.jsonl import Record
+from m3jax.pretrained import fingerprint
+
+MANIFEST = "manifest.json"
+VERSION = 1
+MODES = {"dense": "dense", "sparse": "sparse", "multivector": "colbert"}
+SHARD_SIZE = 8192
+
+
+def encode_corpus(
+    embedder: M3Embedder,
+    records: Iterable[Record],
+    output: Path,
+    *,
+    modes: tuple[str, ...],
+    max_length: int | None = None,
+    dtype: str = "float32",
+    shard_size: int = SHARD_SIZE,
+    source: str = "",
+    batch_size: int | None = None,
+    cls_every: int | None = None,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Encodes `records` to `output` and returns the manifest. Run again after a stop, it goes on.
+
+    Raises ValueError where `output` holds another model's, other settings' or another input's
+    embeddings: nothing is mixed and nothing is overwritten.
+    """
+    settings = _settings(embedder, modes, max_length, dtype, shard_size, source, cls_every)
+    manifest = _open_manifest(output, settings)
+    stream = iter(records)
+    _check_finished(output, manifest, stream)
+    heads = tuple(MODES[mode] for mode in modes)
+    for number in itertools.count(len(manifest["shards"])):
+        batch = list(itertools.islice(stream, shard_size))
+        if not batch:
+            break
+        parts = embedder.encode_stream(
+            [record.text for record in batch],
+            heads=heads,
+            max_length=settings["max_length"],
+            chunk=shard_size,
+            batch_size=batch_size,
+            cls_every=cls_every,
+            progress=progress,
+        )
+        (embeddings,) = parts
+        name = f"shard-{number:05d}"
+        shutil.rmtree(output / name, ignore_errors=True)  # written, but never entered
+        with new_directory(output / name) as scratch:
+            norms = _write_shard(scratch, [record.id for record in batch], embeddings, dtype)
+        entry = {"name": name, "texts": len(batch), "digest": _digest(batch), "norms": norms}
+        manifest["shards"].append(entry | {"files": file_digests(output / name)})
+        _write_manifest(output, manifest)
+    manifest["complete"] = True
+    _write_manifest(output, manifest)
+    return manifest
+
+
+def read_manifest(output: Path) -> dict[str, Any]:
+    """The manifest of an embeddings directory; FileNotFoundError or ValueError names the file."""
+    path = output / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{output} has no {MANIFEST}: not an embeddings directory")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if manifest.get("format") != "m3jax-embeddings" or manifest.get("version") != VERSION:
+        raise ValueError(f"{path} is not a version {VERSION} manifest of m3jax embeddings")
+    return manifest
+
+
+def file_digests(folder: Path) -> dict[str, list[Any]]:
+    """{file name: [bytes, digest of its contents]} of a folder, in order."""
+    found: dict[str, list[Any]] = {}
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        with open(path, "rb") as stream:
+            digest = hashlib.file_digest(stream, _new_digest).hexdigest()
+        found[path.name] = [path.stat().st_size, digest]
+    return found
+
+
+def check_files(folder: Path, files: dict[str, list[Any]], contents: bool) -> None:
+    """Raises ValueError that names a file which is missing or not as it was written.
+
+    Sizes always, `contents` too where asked for, which reads everything.
+    """
+    for name, (size, _) in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: the directory is damaged, make it again")
+        if path.stat().st_size != size:
+            raise ValueError(
+                f"{path} has {path.stat().st_size} bytes, not the {size} that were written: it is "
+                "damaged, make it again"
+            )
+    if contents and (now := file_digests(folder)):
+        for name, written in files.items():
+            if now[name] != written:
+                raise ValueError(
+                    f"{folder / name} has other contents than were written: it is damaged, make "
+                    "it again"
+                )
+
+
+def read_shards(output: Path) -> Iterator[tuple[list[str], Embeddings]]:
+    """Yields (ids, embeddings) of each shard, matrices memory-mapped; int8 becomes float32."""
+    for shard in read_manifest(output)["shards"]:
+        folder = output / shard["name"]
+        ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
+        dense = _read_vectors(folder, "dense")
+        vectors = _read_vectors(folder, "colbert")
+        sparse = None
+        if (folder / "sparse.npz").is_file():
+            sparse = scipy.sparse.csr_array(scipy.sparse.load_npz(folder / "sparse.npz"))
+        colbert = None
+        if vectors is not None:
+            colbert = Ragged(vectors, np.load(folder / "colbert_offsets.npy"))
+        yield ids, Embeddings(dense, sparse, colbert)
+
+
+def _settings(
+    embedder: M3Embedder,
+    modes: tuple[str, ...],
+    max_length: int | None,
+    dtype: str,
+    shard_size: int,
+    source: str,
+    cls_every: int | None,
+) -> dict[str, Any]:
+    unknown = sorted(set(modes) - set(MODES))
+    if unknown or not modes:
+        raise ValueError(f"modes must be some of {', '.join(MODES)}, got {', '.join(modes)!r}")
+    if dtype not in ("float32", "float16", "int8"):
+        raise ValueError(f"dtype must be float32, float16 or int8, got {dtype!r}")
+    if shard_size < 1:
+        raise ValueError(f"shard_size must be at least 1, got {shard_size}")
+    length = embedder.passage_max_length if max_length is None else max_length
+    embedder.encoder.check(length, cls_every=cls_every)
+    model = embedder.encoder.model
+    return {
+        "format": "m3jax-embeddings",
+        "version": VERSION,
+        "model": model.source,
+        "fingerprint": fingerprint(model.params, model.config),
+        "compute_dtype": embedder.compute.dtype,
+        "input": source,
+        "modes": list(modes),
+        "max_length": length,
+        "cls_every": cls_every,
+        "dtype": dtype,
+        "shard_size": shard_size,
+        "dense_dim": model.config.encoder.hidden_size,
+        "colbert_dim": model.config.colbert_dim,
+        "vocab_size": model.config.encoder.vocab_size,
+    }
+
+
+def _open_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The manifest to go on from; a new one in a new or empty directory."""
+    if not (output / MANIFEST).is_file():
+        if output.exists() and (output.is_file() or any(output.iterdir())):
+            raise FileExistsError(f"{output} exists and holds no {MANIFEST}; name a new directory")
+        output.mkdir(parents=True, exist_ok=True)
+        manifest = settings | {"shards": [], "complete": False}
+        _write_manifest(output, manifest)
+        return manifest
+    manifest = read_manifest(output)
+    for key, value in settings.items():
+        # The same model and file may be spelt differently; fingerprint and digests decide.
+        if key not in ("model", "input") and manifest.get(key) != value:
+            raise ValueError(
+                f"{output} was encoded with {key} = {manifest.get(key)!r}, now asked for "
+                f"{value!r}; repeat the earlier settings or name a new directory"
+            )
+    for leftover in output.glob(".shard-*"):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    return manifest
+
+
+def _check_finished(output: Path, manifest: dict[str, Any], stream: Iterator[Record]) -> None:
+    """Passes over the records of finished shards, which must be the very same ones."""
+    for shard in manifest["shards"]:
+        batch = list(itertools.islice(stream, shard["texts"]))
+        if _digest(batch) != shard["digest"]:
+            raise ValueError(
+                f"{output / shard['name']} was made from other records than the input has now; "
+                "encode a changed input into a new directory"
+            )
+    # Only the last shard may be short, and only where the input ended: nothing can follow it.
+    short = manifest["shards"] and manifest["shards"][-1]["texts"] < manifest["shard_size"]
+    if (short or manifest["complete"]) and next(stream, None) is not None:
+        raise ValueError(
+            f"the input has more records than {output} was made from; encode it into a new "
+            "directory"
+        )
+
+
+def _write_shard(
+    folder: Path, ids: list[str], embeddings: Embeddings, dtype: str
+) -> dict[str, float]:
+    """The files of a shard; the longest vector's length of each head that has vectors."""
+    norms = {}
+    (folder / "ids.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
+    if embeddings.dense is not None:
+        norms["dense"] = _write_vectors(folder, "dense", embeddings.dense, dtype)
+    if embeddings.sparse is not None:
+        scipy.sparse.save_npz(folder / "sparse.npz", embeddings.sparse, compressed=False)
+    if embeddings.colbert is not None:
+        norms["colbert"] = _write_vectors(folder, "colbert", embeddings.colbert.values, dtype)
+        np.save(folder / "colbert_offsets.npy", embeddings.colbert.offsets)
+    return norms
+
+
+def _write_vectors(folder: Path, head: str, vectors: np.ndarray, dtype: str) -> float:
+    scales = None
+    if dtype == "int8":
+        vectors, scales = to_int8(vectors)
+        np.save(folder / f"{head}_scales.npy", scales)
+    vectors = vectors.astype(dtype, copy=False)
+    np.save(folder / f"{head}.npy", vectors)
+    return Rows((vectors,), (scales,)).largest_norm
+
+
+def _read_vectors(folder: Path, head: str) -> np.ndarray | None:
+    if not (folder / f"{head}.npy").is_file():
+        return None
+    vectors = np.load(folder / f"{head}.npy", mmap_mode="r")
+    if (folder / f"{head}_scales.npy").is_file():
+        return vectors * np.load(folder / f"{head}_scales.npy")[:, None]
+    return vectors
+
+
+def _write_manifest(output: Path, manifest: dict[str, Any]) -> None:
+    scratch = output / f".{MANIFEST}"
+    scratch.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+    os.replace(scratch, output / MANIFEST)
+
+
+def _new_digest():
+    return hashlib.blake2b(digest_size=16)
+
+
+def _digest(records: list[Record]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for record in records:
+        digest.update(json.dumps([record.id, record.text]).encode())
+    return digest.hexdigest()

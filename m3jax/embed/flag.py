@@ -1,0 +1,89 @@
+"""FlagEmbedding's constructor in front of M3Embedder [FE inference/embedder/encoder_only/m3.py]."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import jax
+
+from m3jax import pretrained, sharding
+from m3jax.config import ComputeConfig
+from m3jax.embed.embedder import M3Embedder, Output
+
+
+class BGEM3FlagModel(M3Embedder):
+    """M3Embedder behind FlagEmbedding's constructor, so that changing the import is enough.
+
+    `use_fp16` and `use_bf16` ask for bfloat16 on accelerators (float16 overflows where bfloat16
+    does not); a CPU computes in float32, as FlagEmbedding does there. `devices` is ignored: all
+    local devices share the work in one process.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        normalize_embeddings: bool = True,
+        use_fp16: bool = True,
+        use_bf16: bool = False,
+        query_instruction_for_retrieval: str | None = None,
+        query_instruction_format: str = "{}{}",
+        devices: Any = None,
+        pooling_method: Literal["cls", "mean"] = "cls",
+        trust_remote_code: bool = False,
+        cache_dir: str | None = None,
+        colbert_dim: int = -1,
+        batch_size: int | None = None,
+        query_max_length: int = 512,
+        passage_max_length: int = 512,
+        return_dense: bool = True,
+        return_sparse: bool = False,
+        return_colbert_vecs: bool = False,
+        truncate_dim: int | None = None,
+    ):
+        if trust_remote_code:
+            raise ValueError("trust_remote_code=True: m3jax never runs code from a checkpoint")
+        mesh = sharding.make_mesh()
+        model = pretrained.load(
+            model_name_or_path, mesh=mesh, pooling=pooling_method, cache_dir=cache_dir
+        )
+        config = dataclasses.replace(model.config, normalize=normalize_embeddings)
+        if colbert_dim not in (-1, config.colbert_dim):
+            raise ValueError(f"colbert_dim {colbert_dim}: the checkpoint has {config.colbert_dim}")
+        half = (use_fp16 or use_bf16) and jax.default_backend() != "cpu"
+        super().__init__(
+            dataclasses.replace(model, config=config),
+            mesh=mesh,
+            compute=ComputeConfig(dtype="bfloat16" if half else "float32"),
+            query_instruction=_instruction(
+                query_instruction_format, query_instruction_for_retrieval
+            ),
+            query_max_length=query_max_length,
+            passage_max_length=passage_max_length,
+            batch_size=batch_size,
+        )
+        self.defaults = {
+            "return_dense": return_dense,
+            "return_sparse": return_sparse,
+            "return_colbert_vecs": return_colbert_vecs,
+            "truncate_dim": truncate_dim,
+        }
+
+    def encode(self, sentences: str | Iterable[str], *args: Any, **kwargs: Any) -> Output:
+        """`M3Embedder.encode` with the constructor's choice of what to return."""
+        names = ("batch_size", "max_length", "return_dense", "return_sparse", "return_colbert_vecs")
+        given = dict(zip(names, args, strict=False)) | kwargs
+        given = {name: value for name, value in given.items() if value is not None}
+        return super().encode(sentences, **(self.defaults | given))
+
+
+def _instruction(form: str, instruction: str | None) -> str | None:
+    """What stands in front of a query; the text's own place must be the format's end."""
+    if instruction is None:
+        return None
+    form = form.replace("\\n", "\n")
+    if not form.endswith("{}") or form.count("{}") != 2:
+        raise ValueError(
+            "query_instruction_format needs two places, the instruction's and at its end the "
+            f"text's, got {form!r}"
+        )
+    return form.format(instruction, "")

@@ -1,0 +1,152 @@
+"""JSON Lines to texts, one object a line, plain, gzip or zstd, or from standard input.
+
+Never imports JAX.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from m3jax.io.streams import open_chunks
+
+SHOWN = 5  # bad records named in the log; the others are only counted
+
+
+class BadRecords:
+    """Takes the errors of records that cannot be used: the first `allowed` are passed over.
+
+    They are counted in `count` and the first few are logged; the next one is raised.
+    """
+
+    def __init__(self, allowed: int = 0):
+        if allowed < 0:
+            raise ValueError(f"skip_bad must be 0 or more, got {allowed}")
+        self.allowed = allowed
+        self.count = 0
+
+    def __call__(self, error: ValueError) -> None:
+        """Passes over one more bad record, or raises `error` and says what to do."""
+        self.count += 1
+        if self.count > self.allowed:
+            if self.allowed:
+                raise ValueError(
+                    f"{error} (bad record number {self.count}; {self.allowed} may be skipped)"
+                ) from error
+            raise ValueError(
+                f"{error} (correct or remove the record, or allow N bad ones: --skip-bad N)"
+            ) from error
+        if self.count <= SHOWN:
+            more = "; further ones are counted only" if self.count == SHOWN else ""
+            logging.getLogger(__name__).warning("skipped %s%s", error, more)
+
+
+class Record(NamedTuple):
+    """One text to encode, and where it came from."""
+
+    id: str
+    text: str  # the title in front, where there is one
+    line: int  # from 1
+
+
+def read_records(path: str) -> Iterator[Record]:
+    """Yields the records of FILE.jsonl[.gz|.zst] or `-`; blank lines are passed over.
+
+    `{"text": str, "_id": str?, "title": str?}`; without `_id` a record is named by its place, from
+    0. Raises FileNotFoundError, or ValueError that names file and line.
+    """
+    name = "<stdin>" if path == "-" else path
+    place = 0
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        values = parse_object(line, f"{name}:{number}")
+        text = string_of(values, "text", f"{name}:{number}", required=True)
+        title = string_of(values, "title", f"{name}:{number}")
+        record_id = values.get("_id", place)
+        if not isinstance(record_id, (str, int)) or isinstance(record_id, bool):
+            raise ValueError(f"{name}:{number}: _id must be a string or a number: {record_id!r}")
+        yield Record(str(record_id), f"{title} {text}".strip() if title else text, number)
+        place += 1
+
+
+def _raise(error: ValueError) -> None:
+    raise error
+
+
+def numbered_lines(
+    path: str,
+    *,
+    longest: int | None = None,
+    on_bad: Callable[[ValueError], None] = _raise,
+) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line) of a UTF-8 file; ValueError names the line that cannot be read.
+
+    A line of more than `longest` bytes is not held in memory. `on_bad` takes the error of one line
+    (too long, not UTF-8) and returns where the next line is to be read. Compressed data that are
+    damaged always raise: how many lines are lost cannot be known.
+    """
+    name = "<stdin>" if path == "-" else path
+    number = 0
+    try:
+        for number, (raw, size) in enumerate(_split_lines(open_chunks(path), longest), start=1):
+            if raw is None:
+                on_bad(
+                    ValueError(
+                        f"{name}:{number}: a line of {size:,} bytes, more than the {longest:,} "
+                        "a record may have: is a line end missing?"
+                    )
+                )
+                continue
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                on_bad(ValueError(f"{name}:{number}: not valid UTF-8: {error}"))
+                continue
+            yield number, line
+    except EOFError as error:
+        raise ValueError(f"{name}: {error} after line {number}; get the file again") from error
+
+
+def _split_lines(
+    chunks: Iterable[bytes], longest: int | None
+) -> Iterator[tuple[bytes | None, int]]:
+    """(line without its end, bytes in it); None for a line over `longest`, which is let go."""
+    held: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        *ended, begun = chunk.split(b"\n")
+        for piece in ended:
+            size += len(piece)
+            kept = longest is None or size <= longest
+            yield b"".join([*held, piece]) if kept else None, size
+            held, size = [], 0
+        size += len(begun)
+        if longest is None or size <= longest:
+            held.append(begun)
+        else:
+            held = []
+    if size:
+        yield b"".join(held) if longest is None or size <= longest else None, size
+
+
+def parse_object(line: str, place: str) -> dict[str, Any]:
+    """A JSON object; `place` (file:line) is named in the ValueError."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:  # also: a number of 5000 digits, deep nesting
+        raise ValueError(f"{place}: not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{place}: expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def string_of(values: dict[str, Any], key: str, place: str, required: bool = False) -> str:
+    """The string under `key`, "" where it is missing or null and not required."""
+    value = values.get(key, None if required else "")
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str):
+        got = f"is {type(value).__name__}" if key in values else "is missing"
+        raise ValueError(f"{place}: {key!r} {got}, expected a string")
+    return value
