@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from hypothesis import strategies as st
-from m3jax.search.kernels.lexical.lexical import lexical
+from m3jax.search.kernels import lexical
 
 from m3jax.search import sparse
 

@@ -140,7 +140,7 @@ def _kernel(
     values: np.ndarray, scales: np.ndarray, query: np.ndarray, count: int
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
     """The loop of `kernels` for these types: (first rows, rows behind the last, scores)."""
-    from m3jax.search.kernels.lexical.lexical import lexical, maxsim_llvm
+    from m3jax.search.kernels import lexical, maxsim_llvm
 
     if values.dtype == np.float16:
         values, loop = values.view(np.uint16), lexical.maxsim_half

@@ -68,7 +68,7 @@ def scores_at(
     for part, places, rows in documents.located(numbers):
         values, scales = np.asarray(documents.parts[part]), documents.scales[part]
         if have_numba():
-            from m3jax.search.kernels.lexical.lexical import lexical
+            from m3jax.search.kernels import lexical
 
             here = np.empty(len(rows), np.float64)
             half = values.dtype == np.float16

@@ -212,7 +212,7 @@ def _parts(size: int, queries: int) -> list[tuple[int, int]]:
 def _numba_best(
     tokens: np.ndarray, factors: np.ndarray, index: InvertedIndex, part: tuple[int, int], top_k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    from m3jax.search.kernels.lexical.lexical import lexical
+    from m3jax.search.kernels import lexical
 
     starts, ends = index.offsets[tokens], index.offsets[tokens + 1]
     bounds = factors * index.largest[tokens].astype(np.float64)
