@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 from hypothesis import strategies as st
-from m3jax.search.kernels import lexical
 
 from m3jax.search import sparse
+from m3jax.search.kernels import lexical
 
 ENGINES = ("numba", "scipy")
 # Sixteenths: every sum is exact, and ties are common.
