@@ -5,7 +5,6 @@ wrote, each its own pieces.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from m3jax.io.atomic import new_directory as new_directory
+from m3jax.io.atomic import write_json
 
 METADATA = "m3jax.json"
 ARRAYS = "params"
@@ -63,10 +63,8 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 def write_metadata(directory: Path, values: dict[str, Any]) -> None:
     """Writes the JSON document that says what the arrays are."""
-    text = json.dumps({"format": "m3jax", "version": VERSION, **values}, indent=2, sort_keys=True)
-    scratch = directory / f".{METADATA}"
-    scratch.write_text(text + "\n", encoding="utf-8")
-    os.replace(scratch, directory / METADATA)
+    values = {"format": "m3jax", "version": VERSION, **values}
+    write_json(directory / METADATA, values, indent=2, sort_keys=True)
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ of the Hugging Face hub; the network is used for the latter alone.
 """
 
 import dataclasses
-import hashlib
 import logging
 import re
 from importlib import resources
@@ -22,6 +21,7 @@ from m3jax.config import HeadWeights, M3Config, from_json, to_json
 from m3jax.convert import files, quantized
 from m3jax.convert.heads import fresh_heads
 from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS, from_torch
+from m3jax.io.hashing import new_digest
 from m3jax.model.m3 import abstract_params
 from m3jax.text import tokenizer as tokenizers
 from m3jax.text.tokenizer import Tokenizer
@@ -201,7 +201,7 @@ def bundled_names() -> list[str]:
 
 def fingerprint(params: dict[str, Any], config: M3Config) -> str:
     """16 hex digits for weights and config, the same whichever exact format they came from."""
-    digest = hashlib.blake2b(repr(sorted(to_json(config).items())).encode(), digest_size=8)
+    digest = new_digest(repr(sorted(to_json(config).items())).encode(), size=8)
     for path, leaf in sorted(sharding.flatten(params).items()):
         digest.update(path.encode())
         digest.update(np.ascontiguousarray(leaf).data)

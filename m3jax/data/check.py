@@ -5,7 +5,6 @@ Never imports JAX.
 
 import array
 import dataclasses
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import numpy as np
 
 from m3jax.data.examples import KEYS, TEXT_KEYS, Example, Paths, example_files, read_records_of
 from m3jax.data.lengths import measured, texts_of
+from m3jax.io.hashing import int_digest
 from m3jax.text.tokenizer import Tokenizer
 
 EDGES = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -144,8 +144,7 @@ def _add(counter: Counter, name: str) -> None:
 
 
 def _digest(*texts: str) -> int:
-    data = "\0".join(texts).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return int_digest("\0".join(texts))
 
 
 def _repeated(digests: array.array) -> int:

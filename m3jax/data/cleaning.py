@@ -8,7 +8,6 @@ Never imports JAX.
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import unicodedata
 from collections import Counter
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from m3jax.data.extract import Pair
+from m3jax.io.hashing import new_digest
 
 # Languages written in one script, by the first word of its letters' Unicode names.
 _SCRIPTS = {
@@ -153,7 +153,7 @@ def _checks(limits: Limits) -> list[tuple[str, Callable[[Pair], bool]]]:
 
     def duplicate(pair: Pair) -> bool:
         text = f"{pair.query}\0{pair.passage}".encode("utf-8", "backslashreplace")
-        key = hashlib.blake2b(text, digest_size=16).digest()
+        key = new_digest(text).digest()
         if key in known:
             return True
         known.add(key)

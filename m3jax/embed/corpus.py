@@ -11,10 +11,8 @@
 A shard takes its name only when it is whole, and stands in the manifest only after that.
 """
 
-import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,6 +25,8 @@ from m3jax.checkpoint import new_directory
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import Embeddings, Ragged, to_int8
 from m3jax.embed.vectors import Rows
+from m3jax.io.atomic import write_json
+from m3jax.io.hashing import file_digests, new_digest
 from m3jax.io.jsonl import Record
 from m3jax.pretrained import fingerprint
 
@@ -95,16 +95,6 @@ def read_manifest(output: Path) -> dict[str, Any]:
     if manifest.get("format") != "m3jax-embeddings" or manifest.get("version") != VERSION:
         raise ValueError(f"{path} is not a version {VERSION} manifest of m3jax embeddings")
     return manifest
-
-
-def file_digests(folder: Path) -> dict[str, list[Any]]:
-    """{file name: [bytes, digest of its contents]} of a folder, in order."""
-    found: dict[str, list[Any]] = {}
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        with open(path, "rb") as stream:
-            digest = hashlib.file_digest(stream, _new_digest).hexdigest()
-        found[path.name] = [path.stat().st_size, digest]
-    return found
 
 
 def check_files(folder: Path, files: dict[str, list[Any]], contents: bool) -> None:
@@ -259,17 +249,11 @@ def _read_vectors(folder: Path, head: str) -> np.ndarray | None:
 
 
 def _write_manifest(output: Path, manifest: dict[str, Any]) -> None:
-    scratch = output / f".{MANIFEST}"
-    scratch.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(scratch, output / MANIFEST)
-
-
-def _new_digest():
-    return hashlib.blake2b(digest_size=16)
+    write_json(output / MANIFEST, manifest, indent=1, ensure_ascii=False)
 
 
 def _digest(records: list[Record]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
+    digest = new_digest(size=8)
     for record in records:
         digest.update(json.dumps([record.id, record.text]).encode())
     return digest.hexdigest()

@@ -8,7 +8,6 @@ modes than are asked for serves as well.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from m3jax.embed import corpus
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import Embeddings
 from m3jax.evaluate.tasks import Task
+from m3jax.io.hashing import hex_digest
 from m3jax.io.jsonl import Record
 from m3jax.search import index
 from m3jax.search.documents import Document
@@ -122,9 +122,7 @@ def _entry(
     cache: Path, kind: str, identity: list[Any], modes: tuple[str, ...], is_whole: Any
 ) -> Path:
     """The directory of this content: a whole one with at least `modes`, else where to make it."""
-    text = json.dumps(identity, ensure_ascii=False)
-    content = text.encode("utf-8", "surrogatepass")
-    stem = f"{kind}-{hashlib.blake2b(content, digest_size=10).hexdigest()}"
+    stem = f"{kind}-{hex_digest(json.dumps(identity, ensure_ascii=False), size=10)}"
     letters = {mode[0] for mode in modes}
     for path in sorted(cache.glob(f"{stem}-*")):
         if letters <= set(path.name.rsplit("-", 1)[-1]) and is_whole(path):

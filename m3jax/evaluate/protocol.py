@@ -1,7 +1,6 @@
 """What a result says of how it was made, and which parts of that decide the numbers."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -12,6 +11,7 @@ from m3jax.config import HeadWeights
 from m3jax.embed.embedder import M3Embedder
 from m3jax.evaluate import embed
 from m3jax.evaluate.tasks import QuerySet, Task
+from m3jax.io.hashing import hex_digest
 from m3jax.pretrained import fingerprint
 from m3jax.search import bm25, fuse, methods
 from m3jax.search.methods import Depths
@@ -182,4 +182,4 @@ def _hash(queries: QuerySet) -> str:
     judged = queries.qrels if queries.answers is None else queries.answers
     aside = [] if queries.aside is None else [queries.aside]
     text = json.dumps([queries.ids, queries.texts, judged, *aside], ensure_ascii=False)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+    return hex_digest(text, size=10)

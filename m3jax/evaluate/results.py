@@ -5,7 +5,6 @@ method keeps what is there: OUTPUT/results/TASK.SET.METHOD.KEY.json, KEY a hash 
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from m3jax.io.atomic import replace_file
+from m3jax.io.hashing import hex_digest
 
 VERSION = 1
 # Parts of a protocol that describe the circumstances, not what was computed.
@@ -58,7 +58,7 @@ def path_of(output: Path, task: str, query_set: str, method: str, protocol: dict
     """Where the result of this very protocol lies."""
     identity = {k: v for k, v in protocol.items() if k not in CIRCUMSTANCES} | {"format": VERSION}
     text = json.dumps([task, query_set, method, identity], sort_keys=True, ensure_ascii=False)
-    key = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    key = hex_digest(text, size=6)
     name = ".".join(part for part in (task, query_set, method) if part)
     return output / "results" / f"{re.sub(r'[^A-Za-z0-9.+_-]', '--', name)}.{key}.json"
 

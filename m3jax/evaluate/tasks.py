@@ -8,7 +8,6 @@ A folder of tasks is a family; a folder of families and tasks holds them all.
 """
 
 import dataclasses
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from m3jax.io.hashing import hex_digest, new_digest
 from m3jax.io.jsonl import Record, numbered_lines, parse_object, read_records
 from m3jax.io.trec import Qrels, read_qrels
 
@@ -122,7 +122,7 @@ class Corpus(NamedTuple):
 def scan_corpus(documents: Callable[[], Iterable[Record]], name: str) -> Corpus:
     """Reads a corpus through. ValueError where it is empty or has an id twice."""
     ids: dict[str, int] = {}
-    digest = hashlib.blake2b(digest_size=16)
+    digest = new_digest()
     for record in documents():
         if record.id in ids:
             raise ValueError(
@@ -176,7 +176,7 @@ def unite(tasks: Sequence[Task], parallel: Sequence[Sequence[str]] = ()) -> list
             number = f"{task.name}:{record.id}"
             text_of[number] = record.text
             copies.setdefault(record.text, []).append(number)
-    digest = hashlib.blake2b(repr([(t.name, t.digest) for t in parts]).encode(), digest_size=16)
+    digest = hex_digest(repr([(t.name, t.digest) for t in parts]))
 
     def documents() -> Iterator[Record]:
         for task in parts:
@@ -196,7 +196,7 @@ def unite(tasks: Sequence[Task], parallel: Sequence[Sequence[str]] = ()) -> list
 
     return [
         dataclasses.replace(
-            task, documents=documents, document_ids=list(text_of), digest=digest.hexdigest(),
+            task, documents=documents, document_ids=list(text_of), digest=digest,
             query_sets=[over_all(task, found) for found in task.query_sets], parts=parts,
         )
         for task in parts

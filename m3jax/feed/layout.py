@@ -3,13 +3,13 @@
 Never imports JAX.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m3jax.io.hashing import int_digest
 from m3jax.text.batches import Slot, rows_of_tokens
 from m3jax.text.packing import Rows, place_texts
 from m3jax.types import PackedTexts, Targets, TextBatch, TrainBatch
@@ -103,8 +103,7 @@ def text_key(text: str) -> int:
 
     Two different texts among 1,000 share a key once in 4,000 batches; one negative is lost then.
     """
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).digest()
-    return int.from_bytes(digest, "little") & 0x7FFFFFFF
+    return int_digest(text, size=4) & 0x7FFFFFFF
 
 
 def _places(slots: list[tuple[Slot, int]], shape: tuple[int, ...], rows: Rows, shard: int):

@@ -10,7 +10,6 @@ One pass over the files. In memory: about 70 bytes a distinct passage while it r
 
 import array
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ import numpy as np
 from m3jax.data.cleaning import plain
 from m3jax.data.examples import Example, OnBad, Place, read_records_of
 from m3jax.io.atomic import new_directory
+from m3jax.io.hashing import int_digest, new_digest
 from m3jax.io.jsonl import string_of
 from m3jax.io.trec import Qrels
 
@@ -70,15 +70,14 @@ class Known(NamedTuple):
 
     def digest(self) -> str:
         """Stands for the pairs."""
-        digest = hashlib.blake2b(self.queries.tobytes() + self.positives.tobytes(), digest_size=10)
+        digest = new_digest(self.queries.tobytes() + self.positives.tobytes(), size=10)
         digest.update(repr(sorted((q, sorted(keys)) for q, keys in self.excluded.items())).encode())
         return digest.hexdigest()
 
 
 def key_of(text: str) -> int:
     """64 bits that equal texts share, whatever their case and white space."""
-    data = plain(text).encode("utf-8", "backslashreplace")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return int_digest(plain(text).encode("utf-8", "backslashreplace"))
 
 
 def language_of(values: dict[str, Any], example: Example, place: Place) -> str:
@@ -164,7 +163,7 @@ def _write(
 ) -> Pool:
     """The distinct passages under a name that stands for them; one that is there is kept."""
     seen: set[tuple[str, int]] | set[int] = set()
-    digest = hashlib.blake2b(digest_size=10)
+    digest = new_digest(size=10)
     keys: dict[str, array.array] = {}
     streams: dict[str, Any] = {}
     made = work / f".pool.{os.getpid()}"

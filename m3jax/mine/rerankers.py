@@ -4,13 +4,13 @@ Both are a name that stands for everything that decides the numbers, and a funct
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from m3jax.config import HeadWeights
 from m3jax.embed.embedder import M3Embedder
+from m3jax.io.hashing import new_digest
 from m3jax.mine.resume import digest_of
 from m3jax.mine.scoring import METHODS, pair_scores, weights_of
 from m3jax.pretrained import fingerprint
@@ -110,7 +110,7 @@ def _weights_digest(encoder: Any) -> str:
     """16 hex digits for the weights of a PyTorch model."""
     import torch
 
-    digest = hashlib.blake2b(digest_size=8)
+    digest = new_digest(size=8)
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)

@@ -6,13 +6,14 @@ A file appears when it is whole. Another input has other digests: what it shares
 one, chunk by chunk, is not made again.
 """
 
-import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+
+from m3jax.io.atomic import write_json
+from m3jax.io.hashing import hex_digest
 
 Item = TypeVar("Item")
 
@@ -39,9 +40,7 @@ def resumable(
             yield chunk, json.loads(path.read_text(encoding="utf-8"))
             continue
         made = make(chunk)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        scratch.write_text(json.dumps(made), encoding="utf-8")
-        os.replace(scratch, path)
+        write_json(path, made)
         yield chunk, made
 
 
@@ -49,4 +48,4 @@ def digest_of(values: Any) -> str:
     """20 hex digits for a value of JSON."""
     # ASCII: lone surrogates are escaped. Parquet has values that JSON has not, such as dates.
     text = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+    return hex_digest(text, size=10)

@@ -10,7 +10,6 @@ dense cosine may be: there the negative must score below the positive itself.
 
 import dataclasses
 import functools
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from m3jax.data.cleaning import signature_of
+from m3jax.io.hashing import int_digest
 
 PICKS = ("sample", "top")
 _signature = functools.lru_cache(maxsize=8192)(signature_of)
@@ -113,8 +113,7 @@ def choose(
 
 def lot(seed: int, salt: str, key: int) -> int:
     """A number drawn for a passage of a query: the same in every run."""
-    data = f"{seed}\0{key}\0{salt}".encode("utf-8", "backslashreplace")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return int_digest(f"{seed}\0{key}\0{salt}".encode("utf-8", "backslashreplace"))
 
 
 def _close(text: str, positives: Sequence[str], threshold: float) -> bool:

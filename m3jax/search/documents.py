@@ -6,7 +6,6 @@ DIRECTORY/documents.jsonl   {"_id", "text"} a line, the title already in front o
 """
 
 import functools
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from m3jax.io.hashing import new_digest
 from m3jax.io.jsonl import Record
 
 
@@ -67,7 +67,7 @@ def write(records: Iterable[Record], directory: Path, source: str) -> dict[str, 
     """
     lines: dict[str, int] = {}
     offsets = [0]
-    digest = hashlib.blake2b(digest_size=16)
+    digest = new_digest()
     with open(directory / "documents.jsonl", "wb") as stream:
         for record in records:
             if (first := lines.setdefault(record.id, record.line)) != record.line:

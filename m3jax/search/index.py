@@ -25,6 +25,8 @@ from m3jax.embed import corpus
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import Embeddings
 from m3jax.embed.vectors import RaggedRows, Rows, as_ragged, as_rows
+from m3jax.io.atomic import write_json
+from m3jax.io.hashing import file_digests
 from m3jax.io.jsonl import Record
 from m3jax.search import bm25 as bm25s
 from m3jax.search import documents, sparse
@@ -190,8 +192,8 @@ def build(
         shutil.rmtree(output / "sparse", ignore_errors=True)  # of a run that was stopped
         sparse.build(lambda: _sparse_shards(output), output / "sparse", bits=sparse_bits)
         folders.append("sparse")
-    manifest["files"] = {name: corpus.file_digests(output / name) for name in folders}
-    _write_json(output / MANIFEST, manifest)
+    manifest["files"] = {name: file_digests(output / name) for name in folders}
+    write_json(output / MANIFEST, manifest, indent=1, ensure_ascii=False)
     return manifest
 
 
@@ -355,9 +357,3 @@ def _largest(norms: Sequence[float | None]) -> float | None:
     """Of all parts; None where one does not know its own."""
     known = [norm for norm in norms if norm is not None]
     return max(known, default=0.0) if len(known) == len(norms) else None
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(scratch, path)

@@ -5,7 +5,6 @@ whatever order, an article is drawn or not and gives the same paragraphs. Never 
 """
 
 import dataclasses
-import hashlib
 import heapq
 import itertools
 import re
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 from m3jax.data.examples import OnBad, Paths, example_files, read_values, stem
 from m3jax.data.lengths import measured
+from m3jax.io.hashing import int_digest
 from m3jax.io.jsonl import string_of
 from m3jax.text.tokenizer import Tokenizer
 
@@ -145,8 +145,7 @@ def sentences(text: str) -> list[str]:
 
 def digest(*parts: object) -> int:
     """A 64-bit number of some values, the same on every machine."""
-    text = "\0".join(map(str, parts)).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+    return int_digest("\0".join(map(str, parts)), byteorder="big")
 
 
 def _articles(

@@ -5,7 +5,6 @@ scripts without spaces a text is cut at signs, at changes of script and at funct
 Never imports JAX.
 """
 
-import hashlib
 import itertools
 import math
 import re
@@ -13,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from m3jax.io.hashing import new_digest
 from m3jax.synthesize.articles import sentences, size
 from m3jax.synthesize.deixis import leans_on_text
 from m3jax.synthesize.generators import Generator, Reply, Request
@@ -46,7 +46,7 @@ _FUNCTION = re.compile(
 def extractive_generator(paragraphs: Iterable[str]) -> Generator:
     """A generator whose words are weighed by how few of `paragraphs` hold them."""
     counts: Counter[str] = Counter()
-    digest = hashlib.blake2b(digest_size=16)
+    digest = new_digest()
     total = 0
     for paragraph in paragraphs:
         total += 1

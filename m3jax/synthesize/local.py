@@ -3,12 +3,12 @@
 Never imports JAX.
 """
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from m3jax.io.hashing import new_digest
 from m3jax.synthesize.generators import Generator, Reply, Request
 
 
@@ -97,7 +97,7 @@ def _reply(tokenizer: Any, ids: list[int], prompt: int, ends: set[int], most: in
 
 def _digest(directory: Path) -> str:
     """Of the configuration and of the names, sizes and times of all files: weights are not read."""
-    found = hashlib.blake2b((directory / "config.json").read_bytes(), digest_size=8)
+    found = new_digest((directory / "config.json").read_bytes(), size=8)
     for file in sorted(directory.iterdir()):
         if file.is_file():
             status = file.stat()

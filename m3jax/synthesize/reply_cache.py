@@ -5,7 +5,6 @@ the key is a digest of (identity of the generator, prompt).
 """
 
 import contextlib
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import IO, Any
 
+from m3jax.io.hashing import hex_digest
 from m3jax.synthesize.generators import Generator, Reply, Request
 
 try:
@@ -45,8 +45,7 @@ def ask(
 
 def key_of(identity: str, prompt: str) -> str:
     """Under which a reply is kept."""
-    text = f"{identity}\0{prompt}".encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    return hex_digest(f"{identity}\0{prompt}")
 
 
 def read_cache(path: Path) -> dict[str, Reply]:

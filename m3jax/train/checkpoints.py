@@ -5,7 +5,6 @@ sealed with a digest of each of its files, so that damage of any kind is seen an
 used.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -17,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from m3jax.io.atomic import write_json
+from m3jax.io.hashing import file_digests
+
 log = logging.getLogger(__name__)
 
-BLOCK = 1 << 22  # bytes read at a time
 _SHAPES = "_shapes"
 
 
@@ -97,10 +98,8 @@ class Checkpoints:
         for step in self._sealed() - present:
             (self._seals / f"{step}.json").unlink()
         for step in present - self._sealed():
-            text = json.dumps(_digests(self._steps / str(step)), indent=1, sort_keys=True)
-            scratch = self._seals / f".{step}"
-            scratch.write_text(text, encoding="utf-8")
-            os.replace(scratch, self._seals / f"{step}.json")
+            digests = _digests(self._steps / str(step))
+            write_json(self._seals / f"{step}.json", digests, indent=1, sort_keys=True)
 
     def close(self) -> None:
         """`finish`, and no more."""
@@ -161,16 +160,4 @@ def _shapes(named: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def _digests(directory: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(directory)): _digest(path)
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return {name: digest for name, (_, digest) in file_digests(directory, "**/*").items()}

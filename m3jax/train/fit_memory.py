@@ -7,7 +7,6 @@ batch and all temporaries of one device. It knows nothing of what other programs
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from jax.sharding import Mesh
 from m3jax import sharding
 from m3jax.config import M3Config, TrainConfig
 from m3jax.feed.layout import Spec, Tokenised, padded
+from m3jax.io.atomic import write_json
 from m3jax.model.m3 import abstract_params
 from m3jax.model.retromae import abstract_retromae
 from m3jax.train.gradcache import parts_of
@@ -100,9 +100,7 @@ def fit_once(
         kept = {"memory": memory, "batch_sizes": config.data.batch_sizes,
                 "sub_tokens": config.step.sub_tokens,
                 "groups": [size._asdict() for size in sizes]}  # fmt: skip
-        scratch = path.with_name(f".{FILE}")
-        scratch.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, path)
+        write_json(path, kept, indent=1)
     return config
 
 

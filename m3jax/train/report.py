@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from m3jax.config import EncoderConfig
+from m3jax.io.atomic import replace_file
 from m3jax.types import TextBatch, TrainBatch
 
 # bfloat16 operations a second of one device, without sparsity, from the makers' data sheets.
@@ -121,9 +122,8 @@ def keep_before(path: Path, step: int) -> None:
             continue
         if values.get("step", math.inf) < step:
             kept.append(line + "\n")
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text("".join(kept), encoding="utf-8")
-    os.replace(scratch, path)
+    with replace_file(path) as stream:
+        stream.writelines(kept)
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """From a config to everything a run needs: model, examples, optimiser, step."""
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from m3jax.data import build
 from m3jax.data.examples import example_files
 from m3jax.feed.plan import IN_BATCH
 from m3jax.feed.source import Feed
+from m3jax.io.hashing import new_digest
 from m3jax.model.retromae import init_retromae
 from m3jax.pretrained import Pretrained
 from m3jax.train import fit_memory
@@ -165,7 +165,7 @@ def _check_negatives(feed: Feed, say: Callable[[str], None]) -> None:
 def fingerprint(config: TrainConfig, feed: Feed) -> dict[str, Any]:
     """What decides every number of a run: all fields but the free ones, and the examples."""
     fields = {name: value for name, value in to_json(config).items() if name not in FREE}
-    digest = hashlib.blake2b(digest_size=8)
+    digest = new_digest(size=8)
     for numbers in (feed.examples.offsets, feed.examples.lengths, feed.examples.positives):
         for start in range(0, len(numbers), 1 << 22):
             digest.update(np.ascontiguousarray(numbers[start : start + (1 << 22)]).data)
