@@ -1,8 +1,48 @@
 """Arguments that several commands share."""
 
 import argparse
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+
+def deprecated_alias(
+    parser: argparse.ArgumentParser,
+    old: str,
+    new: str,
+    values: Mapping[str, str] | None = None,
+) -> None:
+    """Accepts the flag `old` in place of `new`, without listing it in the help.
+
+    Call it after `new` was added. `old` takes the same arguments and sets the same destination;
+    a warning on standard error names the new flag. `values` translates renamed choices.
+    """
+    target = parser._option_string_actions[new]
+    names = values or {}
+    convert: Any = target.type or str
+
+    class Alias(argparse.Action):
+        def __call__(self, parser, namespace, values, option_string=None):
+            print(f"m3jax: warning: {old} is deprecated, use {new}", file=sys.stderr)
+            target.required = False
+            target(parser, namespace, values, new)
+
+    def convert_renamed(text: str) -> Any:
+        return convert(names.get(text, text))
+
+    convert_renamed.__name__ = getattr(convert, "__name__", "value")  # for argparse's messages
+    parser.add_argument(
+        old,
+        action=Alias,
+        dest=target.dest,
+        nargs=target.nargs,
+        const=target.const,
+        default=argparse.SUPPRESS,
+        type=convert_renamed,
+        choices=target.choices,
+        help=argparse.SUPPRESS,
+    )
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
