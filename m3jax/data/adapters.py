@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from m3jax.data.examples import Example, parse_example
+from m3jax.io.jsonl import with_title
 
 Record = dict[str, Any]
 Adapter = Callable[[Record], Iterator[Example]]
@@ -141,4 +142,4 @@ def code(record: Record) -> Iterator[Example]:
 
 
 def _passage(passage: Record) -> str:
-    return f"{passage['title']} {passage['text']}" if passage.get("title") else passage["text"]
+    return with_title(passage.get("title") or "", passage["text"])

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from m3jax.io.jsonl import BadRecords, numbered_lines, parse_object, string_of
+from m3jax.io.jsonl import BadRecords, numbered_lines, parse_object, string_of, with_title
+from m3jax.io.tables import is_parquet, read_parquet
 
 KEYS = ("query", "pos", "neg", "pos_scores", "neg_scores", "prompt", "id", "lang", "source",
         "in_batch")  # fmt: skip
@@ -103,8 +104,9 @@ def read_values(
 ) -> Iterator[tuple[Place, dict[str, Any]]]:
     """(place, record) of a JSON Lines or Parquet file, whatever its fields."""
     if is_parquet(file):
-        for number, row in enumerate(_rows(file), start=1):
-            yield Place(str(file), number), row
+        for number, row in enumerate(read_parquet(file), start=1):
+            values = {key: value for key, value in row.items() if value is not None}
+            yield Place(str(file), number), values
         return
     for number, line in numbered_lines(str(file), longest=longest_line, on_bad=on_bad):
         if not line.strip():
@@ -116,33 +118,6 @@ def read_values(
             on_bad(error)
             continue
         yield place, values
-
-
-def is_parquet(file: Path) -> bool:
-    """Does the file begin as Parquet does?"""
-    with open(file, "rb") as stream:
-        return stream.read(4) == b"PAR1"
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, a few hundred at a time; null columns are left out."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(f"{file} is Parquet: pip install 'm3jax[data]'") from error
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=256):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield {key: value for key, value in row.items() if value is not None}
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{file}: damaged Parquet after row {number} ({error}); get the file again"
-        ) from error
 
 
 def example_files(paths: Paths) -> list[Path]:
@@ -232,7 +207,7 @@ def parse_text(
     """A record {"text": str} to an Example without passages, the title in front of the text."""
     text = string_of(values, "text", place, required=True)
     title = string_of(values, "title", place)
-    text = f"{title} {text}".strip() if title else text
+    text = with_title(title, text)
     if not text.strip():
         raise ValueError(f"{place}: 'text' is blank")
     return Example(

@@ -16,8 +16,8 @@ from m3jax.data.adapters import Adapter
 from m3jax.data.examples import Example, Paths, example_files, read_values, to_json
 from m3jax.io.atomic import new_file
 from m3jax.io.jsonl import BadRecords, numbered_lines, parse_object, read_records
+from m3jax.io.tables import hub_reader, tfds_reader
 
-STAGES = ("pretrain", "finetune", "evaluate")
 WIKI = "CC BY-SA"
 GROUP_EN, GROUP_ZH, GROUP_MULTI = "of 1.1M en", "of 387k zh", "of 89k multilingual"
 
@@ -216,20 +216,7 @@ def from_tfds(
     """Records that TFDS has prepared in ArrayRecord format; nothing is downloaded."""
     if source.tfds is None:
         raise ValueError(f"{source.name} is not in TFDS; its origin: {source.origin}")
-    import tensorflow_datasets as tfds
-
-    try:
-        table: Any = tfds.data_source(
-            source.tfds, split=split, data_dir=data_dir, download=False,
-            builder_kwargs={"file_format": "array_record"},
-        )  # fmt: skip
-    except Exception as error:  # an unknown name, data not prepared, another file format
-        raise FileNotFoundError(
-            f"TFDS has no prepared {source.tfds}, split {split}, in ArrayRecord format: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    for number in range(len(table)):
-        yield f"tfds {source.tfds} {split}, row {number + 1}", _plain(table[number])
+    yield from tfds_reader(source.tfds, split, data_dir)()
 
 
 def from_hub(
@@ -241,23 +228,8 @@ def from_hub(
             f"{source.name} is no plain data set on the hub; get its files ({source.origin}) and "
             "name them"
         )
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError("the hub is read with datasets: pip install datasets") from error
     repository, default = source.hub
-    try:
-        table: Any = datasets.load_dataset(
-            repository, (configuration or default) or None, split=split, streaming=True
-        )
-        rows = iter(table)
-        for number, row in enumerate(rows, start=1):
-            yield f"{repository}, row {number}", row
-    except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"{repository!r} could not be read from the Hugging Face hub: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    yield from hub_reader(repository, configuration or default, split, streaming=True)()
 
 
 def _columns(path: Path | str) -> Iterator[tuple[str, list[str]]]:
@@ -276,14 +248,3 @@ def _named_texts(path: Path | str) -> Iterator[tuple[str, str, str]]:
         if len(fields) != 2:
             raise ValueError(f"{place}: expected two columns, id and text, got {len(fields)}")
         yield place, fields[0], fields[1]
-
-
-def _plain(value: Any) -> Any:
-    """TFDS gives bytes for strings and arrays for sequences."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return [_plain(item) for item in value] if isinstance(value, list) else value

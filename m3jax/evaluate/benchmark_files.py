@@ -4,14 +4,14 @@ Nothing is downloaded unless the user names the hub. MIRACL and MLDR are read fr
 files, since the hub's loading scripts for them no longer run.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from m3jax.io.jsonl import numbered_lines, parse_object
+from m3jax.io.tables import RecordReader, Row, download_files, hub_reader, read_parquet, tfds_reader
 
 SOURCES = ("local", "hub", "tfds")
-Rows = Callable[[], Iterator[tuple[str, dict[str, Any]]]]  # (place, record), any number of times
 
 # Benchmark -> kind of record -> file, in a local copy and in the repository on the hub.
 FILES = {
@@ -54,7 +54,7 @@ TFDS_BENCHMARKS = {"beir": "{part}", "mkqa": "nq"}
 
 def open_rows(
     benchmark: str, kind: str, *, part: str, split: str, source: str, data: str | None
-) -> Rows:
+) -> RecordReader:
     """The records of one kind, as published. `data` is the local copy, or TFDS's directory.
 
     Raises FileNotFoundError, ValueError or ImportError saying what to do.
@@ -73,9 +73,13 @@ def open_rows(
     if source == "hub":
         if (benchmark, kind) in HUB_FILES:
             pattern = FILES[benchmark][kind].format(**names)
-            return _from_files(_find(_download(HUB_FILES[benchmark, kind], pattern), pattern))
+            return _from_files(_find(download_files(HUB_FILES[benchmark, kind], pattern), pattern))
         repository, config, rows = HUB_SETS[benchmark, kind]
-        return _from_hub(repository.format(**names), config, rows.format(**names))
+        return hub_reader(
+            repository.format(**names),
+            None if config == "default" else config,
+            rows.format(**names),
+        )
     if source == "tfds":
         if benchmark not in TFDS_BENCHMARKS or kind not in TFDS_SPLITS:
             raise ValueError(
@@ -93,8 +97,8 @@ def _find(root: Path, pattern: str) -> list[Path]:
     return found
 
 
-def _from_files(paths: list[Path]) -> Rows:
-    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
+def _from_files(paths: list[Path]) -> RecordReader:
+    def rows() -> Iterator[Row]:
         for path in paths:
             read = {".parquet": _parquet, ".tsv": _table}.get(path.suffix, _json_lines)
             yield from read(path)
@@ -102,14 +106,14 @@ def _from_files(paths: list[Path]) -> Rows:
     return rows
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_lines(path: Path) -> Iterator[Row]:
     for number, line in numbered_lines(str(path)):
         if line.strip():
             place = f"{path}:{number}"
             yield place, parse_object(line, place)
 
 
-def _table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _table(path: Path) -> Iterator[Row]:
     """MIRACL's topics (query, text) and qrels (TREC, 4 columns); BEIR's qrels (3, header)."""
     for number, line in numbered_lines(str(path)):
         fields = line.rstrip("\r\n").split("\t")
@@ -123,73 +127,15 @@ def _table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise ValueError(f"{place}: expected 2, 3 or 4 columns set apart by tabs")
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(f"{path} needs pyarrow: pip install pyarrow") from error
-    number = 0
-    for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=64):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path}, row {number}", row
+def _parquet(path: Path) -> Iterator[Row]:
+    for number, row in enumerate(read_parquet(path), start=1):
+        yield f"{path}, row {number}", row
 
 
-def _download(repository: str, pattern: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(repository, repo_type="dataset", allow_patterns=[f"*{pattern}"])
-        )
-    except Exception as error:  # connection, authorisation, absence: a dozen classes
-        raise FileNotFoundError(
-            f"the data set {repository!r} could not be fetched from the Hugging Face hub: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _from_hub(repository: str, config: str, split: str) -> Rows:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError(
-            f"{repository!r} is read with datasets: pip install datasets; or name a local copy"
-        ) from error
-    try:
-        name = None if config == "default" else config
-        table: Any = datasets.load_dataset(repository, name, split=split)
-    except Exception as error:  # as above
-        raise FileNotFoundError(
-            f"the data set {repository!r} could not be read from the Hugging Face hub: "
-            f"{type(error).__name__}: {error}; a local copy works too (--data DIR)"
-        ) from error
-
-    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
-        for number, row in enumerate(table, start=1):
-            yield f"{repository}, row {number}", row
-
-    return rows
-
-
-def _from_tfds(name: str, kind: str, split: str, data: str | None) -> Rows:
-    import tensorflow_datasets as tfds
-
+def _from_tfds(name: str, kind: str, split: str, data: str | None) -> RecordReader:
     config = name.replace("/", ".").replace("-", "_")
-    try:
-        table: Any = tfds.data_source(f"beir/{config}", split=split, data_dir=data, download=False)
-    except Exception as error:  # an unknown name, data not prepared, another file format
-        raise FileNotFoundError(
-            f"TFDS has no prepared beir/{config}, split {split}, in ArrayRecord format"
-            f"{f' under {data}' if data else ''}: {type(error).__name__}: {error}"
-        ) from error
-
-    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
-        for number in range(len(table)):
-            row = {k: v.decode() if isinstance(v, bytes) else v for k, v in table[number].items()}
-            yield f"tfds beir/{config} {split}, row {number + 1}", _as_beir(row, kind)
-
-    return rows
+    read = tfds_reader(f"beir/{config}", split, data)
+    return lambda: ((place, _as_beir(row, kind)) for place, row in read())
 
 
 def _as_beir(row: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from m3jax.evaluate.answer_recall import plain
-from m3jax.evaluate.benchmark_files import Rows, open_rows
+from m3jax.evaluate.benchmark_files import open_rows
 from m3jax.evaluate.tasks import (
     Corpus,
     Protocol,
@@ -24,7 +24,8 @@ from m3jax.evaluate.tasks import (
     read_tasks,
     scan_corpus,
 )
-from m3jax.io.jsonl import Record
+from m3jax.io.jsonl import Record, with_title
+from m3jax.io.tables import RecordReader
 from m3jax.io.trec import Qrels
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class _Request(NamedTuple):
     data: str | None
     count: int | None  # of queries, at most
 
-    def rows(self, kind: str) -> Rows:
+    def rows(self, kind: str) -> RecordReader:
         return open_rows(
             self.name.split("/")[0],
             kind,
@@ -211,8 +212,13 @@ def _answer_type(answer: dict[str, Any]) -> str:
     return kind
 
 
+def _stripped(title: str, text: str) -> str:
+    return with_title(title, text).strip()
+
+
 def _documents(
-    rows: Rows, join: Callable[[str, str], str] = lambda title, text: f"{title} {text}".strip()
+    rows: RecordReader,
+    join: Callable[[str, str], str] = _stripped,
 ) -> Callable[[], Iterator[Record]]:
     def documents() -> Iterator[Record]:
         for number, (place, row) in enumerate(rows(), start=1):

@@ -66,8 +66,13 @@ def read_records(path: str) -> Iterator[Record]:
         record_id = values.get("_id", place)
         if not isinstance(record_id, (str, int)) or isinstance(record_id, bool):
             raise ValueError(f"{name}:{number}: _id must be a string or a number: {record_id!r}")
-        yield Record(str(record_id), f"{title} {text}".strip() if title else text, number)
+        yield Record(str(record_id), with_title(title, text), number)
         place += 1
+
+
+def with_title(title: str, text: str) -> str:
+    """The text as it is encoded: its title, if it has one, a space, the text."""
+    return f"{title} {text}".strip() if title else text
 
 
 def _raise(error: ValueError) -> None:

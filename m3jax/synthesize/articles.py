@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from m3jax.data.examples import OnBad, Paths, example_files, read_values, stem
 from m3jax.data.lengths import measured
 from m3jax.io.hashing import int_digest
-from m3jax.io.jsonl import string_of
+from m3jax.io.jsonl import string_of, with_title
 from m3jax.text.tokenizer import Tokenizer
 
 # Characters that say about as much as three Latin letters.
@@ -38,7 +38,7 @@ class Article(NamedTuple):
     @property
     def whole(self) -> str:
         """Title and text, joined as a corpus joins them."""
-        return f"{self.title} {self.text}" if self.title else self.text
+        return with_title(self.title, self.text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
