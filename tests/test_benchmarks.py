@@ -310,7 +310,8 @@ def test_the_hub_is_asked_for_what_is_needed_and_only_on_request(tmp_path, monke
         ("BeIR/toy-qrels", None, "test"): [{"query-id": "q1", "corpus-id": "d1", "score": 1}],
     }
 
-    def load_dataset(repository, name, split):
+    def load_dataset(repository, name, split, streaming):
+        assert not streaming
         asked.append(repository)
         return tables[repository, name, split]
 
