@@ -261,7 +261,7 @@ def _place(leaves: Any, mesh: Mesh, nested: bool = True) -> dict[str, Any]:
 
 
 def _finish(directory: Path, model: Pretrained, weights: str) -> None:
-    model.tokenizer.save(directory, packed=weights == "int8")
+    model.tokenizer.save(directory, compressed=weights == "int8")
     values = {"config": to_json(model.config), "weights": weights}
     if model.notes:
         values["notes"] = list(model.notes)

@@ -14,11 +14,11 @@ from typing import IO, Any, BinaryIO, Literal
 
 @contextlib.contextmanager
 def new_directory(path: Path | str, replace: bool = False) -> Iterator[Path]:
-    """A scratch directory beside `path` that takes its name when the block ends without error.
+    """A temporary directory that is renamed to `path` when the block ends without error.
 
-    Whatever stops the block, no half-written directory stands under `path`. Raises
-    FileExistsError where `path` is a file or a directory with something in it; with `replace` such
-    a directory goes when the new one is whole.
+    If the block raises, nothing appears under `path`. Raises FileExistsError if `path` is a file,
+    or a directory that is not empty; with `replace`, such a directory is removed once the new one
+    is complete.
     """
     path = Path(path)
     if path.is_file() or (not replace and path.is_dir() and any(path.iterdir())):
@@ -40,11 +40,10 @@ def new_directory(path: Path | str, replace: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_file(path: Path | str, replace: bool = False) -> Iterator[Callable[[str], Any]]:
-    """A function that writes text to a file which appears when the block ends without error.
+    """A function that writes text to a new file, which appears when the block ends without error.
 
-    UTF-8; compressed where the name ends in .gz or .zst. Raises FileExistsError where `path` is
-    there already (with `replace` the new file takes its place), ImportError where .zst lacks its
-    package.
+    The text is UTF-8, compressed if the name ends in .gz or .zst. Raises FileExistsError if `path`
+    exists, unless `replace` is set; ImportError if the package for .zst is missing.
     """
     path = Path(path)
     if path.exists() and not replace:
@@ -87,7 +86,7 @@ def write_json(path: Path | str, values: Any, **options: Any) -> None:
 def _text_writer(raw: BinaryIO, suffix: str) -> io.TextIOWrapper:
     stream: Any = raw
     if suffix == ".gz":
-        # Neither name nor time in the header: equal contents are equal files.
+        # Without a name and a time stamp in the header, equal contents are equal files.
         stream = gzip.GzipFile("", "wb", 6, raw, mtime=0)
     elif suffix == ".zst":
         try:

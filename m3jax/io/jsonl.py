@@ -1,7 +1,4 @@
-"""JSON Lines to texts, one object a line, plain, gzip or zstd, or from standard input.
-
-Never imports JAX.
-"""
+"""JSON Lines: one JSON object per line, in a plain, gzip or zstd file or on standard input."""
 
 import json
 import logging
@@ -10,13 +7,13 @@ from typing import Any, NamedTuple
 
 from m3jax.io.streams import open_chunks
 
-SHOWN = 5  # bad records named in the log; the others are only counted
+MAX_LOGGED = 5  # bad records that are logged; further ones are only counted
 
 
 class BadRecords:
-    """Takes the errors of records that cannot be used: the first `allowed` are passed over.
+    """Counts records that cannot be used, and raises once there are more than `allowed`.
 
-    They are counted in `count` and the first few are logged; the next one is raised.
+    The first few are logged. `count` is the number so far.
     """
 
     def __init__(self, allowed: int = 0):
@@ -26,7 +23,7 @@ class BadRecords:
         self.count = 0
 
     def __call__(self, error: ValueError) -> None:
-        """Passes over one more bad record, or raises `error` and says what to do."""
+        """Counts one bad record; raises `error`, with advice, if no more are allowed."""
         self.count += 1
         if self.count > self.allowed:
             if self.allowed:
@@ -36,38 +33,38 @@ class BadRecords:
             raise ValueError(
                 f"{error} (correct or remove the record, or allow N bad ones: --skip-bad N)"
             ) from error
-        if self.count <= SHOWN:
-            more = "; further ones are counted only" if self.count == SHOWN else ""
+        if self.count <= MAX_LOGGED:
+            more = "; further ones are only counted" if self.count == MAX_LOGGED else ""
             logging.getLogger(__name__).warning("skipped %s%s", error, more)
 
 
 class Record(NamedTuple):
-    """One text to encode, and where it came from."""
+    """A text to encode, with its id and its line in the file."""
 
     id: str
-    text: str  # the title in front, where there is one
+    text: str  # preceded by its title, if it has one
     line: int  # from 1
 
 
 def read_records(path: str) -> Iterator[Record]:
-    """Yields the records of FILE.jsonl[.gz|.zst] or `-`; blank lines are passed over.
+    """Yields the records {"text": str, "_id": str?, "title": str?} of a file, or of "-".
 
-    `{"text": str, "_id": str?, "title": str?}`; without `_id` a record is named by its place, from
-    0. Raises FileNotFoundError, or ValueError that names file and line.
+    Blank lines are skipped. A record without "_id" gets its position, counted from 0. Raises
+    FileNotFoundError, or ValueError that names file and line.
     """
     name = "<stdin>" if path == "-" else path
-    place = 0
+    position = 0
     for number, line in numbered_lines(path):
         if not line.strip():
             continue
         values = parse_object(line, f"{name}:{number}")
         text = string_of(values, "text", f"{name}:{number}", required=True)
         title = string_of(values, "title", f"{name}:{number}")
-        record_id = values.get("_id", place)
+        record_id = values.get("_id", position)
         if not isinstance(record_id, (str, int)) or isinstance(record_id, bool):
             raise ValueError(f"{name}:{number}: _id must be a string or a number: {record_id!r}")
         yield Record(str(record_id), with_title(title, text), number)
-        place += 1
+        position += 1
 
 
 def with_title(title: str, text: str) -> str:
@@ -85,11 +82,11 @@ def numbered_lines(
     longest: int | None = None,
     on_bad: Callable[[ValueError], None] = _raise,
 ) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line) of a UTF-8 file; ValueError names the line that cannot be read.
+    """Yields (line number from 1, line) of a UTF-8 file.
 
-    A line of more than `longest` bytes is not held in memory. `on_bad` takes the error of one line
-    (too long, not UTF-8) and returns where the next line is to be read. Compressed data that are
-    damaged always raise: how many lines are lost cannot be known.
+    Lines of more than `longest` bytes are not held in memory. `on_bad` is called with the
+    ValueError of a line that is too long or not UTF-8; if it returns, reading continues with the
+    next line. Damaged compressed data always raise, since the number of lost lines is unknown.
     """
     name = "<stdin>" if path == "-" else path
     number = 0
@@ -116,19 +113,19 @@ def numbered_lines(
 def _split_lines(
     chunks: Iterable[bytes], longest: int | None
 ) -> Iterator[tuple[bytes | None, int]]:
-    """(line without its end, bytes in it); None for a line over `longest`, which is let go."""
+    """Yields (line without its end, its bytes); None for the line if it is over `longest`."""
     held: list[bytes] = []
     size = 0
     for chunk in chunks:
-        *ended, begun = chunk.split(b"\n")
-        for piece in ended:
-            size += len(piece)
+        *complete, rest = chunk.split(b"\n")
+        for end in complete:
+            size += len(end)
             kept = longest is None or size <= longest
-            yield b"".join([*held, piece]) if kept else None, size
+            yield b"".join([*held, end]) if kept else None, size
             held, size = [], 0
-        size += len(begun)
+        size += len(rest)
         if longest is None or size <= longest:
-            held.append(begun)
+            held.append(rest)
         else:
             held = []
     if size:
@@ -136,10 +133,10 @@ def _split_lines(
 
 
 def parse_object(line: str, place: str) -> dict[str, Any]:
-    """A JSON object; `place` (file:line) is named in the ValueError."""
+    """Parses a line that holds a JSON object; the ValueError names `place` (file:line)."""
     try:
         values = json.loads(line)
-    except (ValueError, RecursionError) as error:  # also: a number of 5000 digits, deep nesting
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, deep nesting
         raise ValueError(f"{place}: not valid JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{place}: expected a JSON object, got {type(values).__name__}")
@@ -147,7 +144,7 @@ def parse_object(line: str, place: str) -> dict[str, Any]:
 
 
 def string_of(values: dict[str, Any], key: str, place: str, required: bool = False) -> str:
-    """The string under `key`, "" where it is missing or null and not required."""
+    """The string under `key`; "" if it is missing or null and not required."""
     value = values.get(key, None if required else "")
     if value is None and not required:
         return ""

@@ -1,4 +1,4 @@
-"""One-dimensional .npy files written piece by piece, their length known only at the end."""
+"""One-dimensional .npy files that are written in parts, before their length is known."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class NpyWriter:
-    """Appends numbers of one dtype; `close` completes the header. `size` counts them."""
+    """Appends numbers of one dtype to a .npy file; `close` completes its header."""
 
     def __init__(self, path: Path, dtype: type[np.generic]):
         self.path = path
@@ -17,7 +17,7 @@ class NpyWriter:
         self._start = self._header()
 
     def append(self, values) -> None:
-        """Writes values that the dtype holds exactly; OverflowError else."""
+        """Writes values; raises OverflowError for a value that the dtype cannot hold exactly."""
         array = np.asarray(values)
         if array.size and not np.array_equal(array, array.astype(self.dtype)):
             raise OverflowError(f"{self.path.name} holds {self.dtype}: {array.max()} does not fit")
@@ -25,7 +25,7 @@ class NpyWriter:
         self.size += array.size
 
     def close(self) -> None:
-        """Writes the true length into the header; NumPy leaves room for its digits."""
+        """Writes the final length into the header, where NumPy has reserved space for it."""
         self._file.seek(0)
         assert self._header() == self._start, "a .npy header changed its size"
         self._file.close()

@@ -1,7 +1,4 @@
-"""The bytes of a file in chunks of bounded size, decompressed where it is gzip or zstd.
-
-Never imports JAX.
-"""
+"""Reads a file in chunks of bounded size and decompresses gzip and zstd."""
 
 import gzip
 import sys
@@ -11,15 +8,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 CHUNK = 1 << 18
-# A compressed block of few bytes may stand for 128 KiB: fed like this, no chunk has over 6 MiB.
+# A few compressed bytes may decompress to 128 KiB; with this input size a chunk is at most 6 MiB.
 ZSTD_FEED = 128
 
 
 def open_chunks(path: str) -> Iterator[bytes]:
-    """The decompressed bytes of a file, or of standard input for `-`.
+    """Yields the decompressed bytes of a file, or of standard input if `path` is "-".
 
-    Raises FileNotFoundError, EOFError where the compressed data are damaged or cut off (after all
-    bytes before the damage were yielded), ImportError where zstandard is needed and missing.
+    Raises FileNotFoundError; EOFError for damaged or truncated compressed data, after yielding all
+    bytes before the damage; ImportError if the file is zstd and zstandard is not installed.
     """
     if path == "-":
         yield from _plain(sys.stdin.buffer)
@@ -45,7 +42,7 @@ def _plain(stream) -> Iterator[bytes]:
 def _gunzip(stream: BinaryIO) -> Iterator[bytes]:
     try:
         with gzip.GzipFile(fileobj=stream) as file:
-            # read1: read would drop what it had when it meets the damage.
+            # read1, since read would drop the bytes before the damage.
             while chunk := file.read1(CHUNK):
                 yield chunk
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -58,20 +55,20 @@ def _unzstd(stream: BinaryIO, path: str) -> Iterator[bytes]:
     except ImportError as error:
         raise ImportError(f"{path} is zstd: pip install 'm3jax[data]'") from error
 
-    # Not stream_reader: it takes the end of a file that was cut off for the end of the data.
+    # Not stream_reader, which takes the end of a truncated file for the end of the data.
     decoder = zstandard.ZstdDecompressor().decompressobj()
-    begun = False
+    in_frame = False
     try:
         while data := stream.read(ZSTD_FEED):
             while data:
-                begun = True
+                in_frame = True
                 if chunk := decoder.decompress(data):
                     yield chunk
                 data = b""
                 if decoder.eof:  # another frame may follow
                     data = decoder.unused_data
-                    decoder, begun = zstandard.ZstdDecompressor().decompressobj(), False
+                    decoder, in_frame = zstandard.ZstdDecompressor().decompressobj(), False
     except zstandard.ZstdError as error:
         raise EOFError(f"damaged zstd data ({error})") from error
-    if begun:
-        raise EOFError("damaged zstd data (the last frame is cut off)")
+    if in_frame:
+        raise EOFError("damaged zstd data (the last frame is truncated)")

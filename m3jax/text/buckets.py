@@ -1,7 +1,4 @@
-"""Padded lengths: few enough to compile each once, close enough to waste little.
-
-Never imports JAX.
-"""
+"""Padded lengths (buckets): few, so that each is compiled once; close, so that little is wasted."""
 
 import bisect
 
@@ -10,10 +7,11 @@ SMALLEST = 16
 
 
 def bucket_ladder(max_length: int) -> tuple[int, ...]:
-    """Quarter octaves: 16 32 48 64, 80 96 112 128, 160 192 224 256, ... and `max_length` last.
+    """The buckets up to `max_length`: 16 32 48 64, 80 96 112 128, 160 192 224 256, ...
 
-    Neighbours differ by at most a quarter above 64, so a row is at least 80% text there. The
-    ladder depends on nothing but `max_length`: the number of shapes to compile is known.
+    There are four buckets per octave, and `max_length` is the last one. Above 64, neighbours differ
+    by at most a quarter, so at least 80% of a row is text. The buckets depend on `max_length`
+    alone, so the number of compiled shapes is known in advance.
     """
     if max_length < 1:
         raise ValueError(f"max_length must be at least 1, got {max_length}")
@@ -29,8 +27,8 @@ def bucket_ladder(max_length: int) -> tuple[int, ...]:
 
 
 def bucket_of(length: int, ladder: tuple[int, ...]) -> int:
-    """The smallest bucket that holds `length` tokens; ValueError where none does."""
-    place = bisect.bisect_left(ladder, length)
-    if place == len(ladder):
+    """The smallest bucket of at least `length` tokens; ValueError if all are smaller."""
+    index = bisect.bisect_left(ladder, length)
+    if index == len(ladder):
         raise ValueError(f"a text of {length} tokens is longer than the last bucket {ladder[-1]}")
-    return ladder[place]
+    return ladder[index]

@@ -1,7 +1,4 @@
-"""Text to token ids: a Hugging Face fast tokenizer without its padding and its tensors.
-
-Never imports JAX: data workers load this file.
-"""
+"""Text to token ids: a Hugging Face fast tokenizer, without padding and without tensors."""
 
 import dataclasses
 import gzip
@@ -15,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-# What transformers and sentence-transformers look for beside the weights.
+# The tokenizer files that transformers and sentence-transformers expect beside the weights.
 FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -23,7 +20,7 @@ FILES = (
     "sentencepiece.bpe.model",
     "added_tokens.json",
 )
-PACKED = "tokenizer.json.gz"  # in place of tokenizer.json in directories that are to be small
+COMPRESSED = "tokenizer.json.gz"  # replaces tokenizer.json in small directories
 _DEFAULT_SPECIAL = {
     "cls_token": "<s>",
     "pad_token": "<pad>",
@@ -34,7 +31,7 @@ _DEFAULT_SPECIAL = {
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """`<s> pieces </s>` as XLM-R has it; `load` it from a directory with a tokenizer."""
+    """A tokenizer that writes a text as `<s> ... </s>`, as XLM-R does. Made by `load`."""
 
     backend: tokenizers.Tokenizer
     cls_id: int
@@ -45,75 +42,77 @@ class Tokenizer:
 
     @property
     def special_ids(self) -> tuple[int, int, int, int]:
-        """Ids without lexical weight [M3 sec. 3.2]: cls, pad, eos, unk."""
+        """Ids that have no lexical weight [M3 sec. 3.2]: cls, pad, eos, unk."""
         return (self.cls_id, self.pad_id, self.eos_id, self.unk_id)
 
     @property
     def vocab_size(self) -> int:
-        """One more than the highest id."""
+        """The highest id plus one."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(
         self, texts: Sequence[str], max_length: int, cls_every: int | None = None
     ) -> list[np.ndarray]:
-        """Token ids of each text, [CLS] first and end of sentence last, int32.
+        """Token ids of each text as int32: [CLS] first, end of sentence last.
 
-        A longer text loses its end. `cls_every` inserts a [CLS] before every further so many
-        tokens (MCLS, [M3 app. B.2]: 256); the inserted ones count in `max_length`.
+        Texts are truncated to `max_length` tokens. With `cls_every` (MCLS; 256 in [M3 app. B.2]) a
+        [CLS] is inserted before every further `cls_every` tokens; these count in `max_length`.
 
-        Raises TypeError for an item that is no string, ValueError for a `max_length` below 2.
+        Raises TypeError for an item that is not a string, ValueError for a `max_length` below 2.
         """
         if max_length < 2:
             raise ValueError(f"max_length must leave room for <s> and </s>, got {max_length}")
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {number} is {type(text).__name__}, not a string: {text!r}")
-        return [self._wrap(ids, max_length, cls_every) for ids in self._pieces(list(texts))]
+        return [self._wrap(ids, max_length, cls_every) for ids in self._token_ids(list(texts))]
 
     def count(self, texts: Sequence[str]) -> np.ndarray:
-        """Tokens of each text, [CLS] and end of sentence among them, nothing cut off, int32."""
-        return np.array([len(pieces) + 2 for pieces in self._encodings(list(texts))], np.int32)
+        """The number of tokens of each text as int32, with [CLS] and end of sentence, untruncated."""
+        return np.array([len(encoding) + 2 for encoding in self._encodings(list(texts))], np.int32)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids, special tokens included."""
+        """The text of token ids, special tokens included."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=False)
 
     def token(self, token_id: int) -> str:
-        """The piece of one id as the vocabulary spells it, its leading space shown as '▁'."""
+        """The spelling of a token in the vocabulary; '▁' stands for a leading space."""
         return self.backend.id_to_token(int(token_id)) or "<unk>"
 
     def fingerprint(self) -> str:
-        """SHA-256 of tokenizer.json: equal for equal files, wherever they stand."""
+        """The SHA-256 of tokenizer.json."""
         return hashlib.sha256(self._file()).hexdigest()
 
-    def save(self, directory: Path, packed: bool = False) -> None:
-        """Copies the tokenizer's files; writes tokenizer.json where it was made on the fly.
+    def save(self, directory: Path, compressed: bool = False) -> None:
+        """Copies the tokenizer files to `directory`, and writes tokenizer.json if there is none.
 
-        `packed`: only what `load` needs, tokenizer.json compressed.
+        With `compressed`, only the files that `load` needs are written, tokenizer.json as gzip.
         """
         for name in FILES:
             source = self.directory / name
-            if source.is_file() and not (packed and name.startswith(("tokenizer.", "sentence"))):
+            if source.is_file() and not (
+                compressed and name.startswith(("tokenizer.", "sentence"))
+            ):
                 shutil.copyfile(source, directory / name)
-        if packed:
-            # No time in the header: equal models are equal files.
-            (directory / PACKED).write_bytes(gzip.compress(self._file(), 9, mtime=0))
+        if compressed:
+            # Without a time stamp in the header, equal models are equal files.
+            (directory / COMPRESSED).write_bytes(gzip.compress(self._file(), 9, mtime=0))
         elif not (directory / "tokenizer.json").is_file():
             (directory / "tokenizer.json").write_bytes(self._file())
 
     def _file(self) -> bytes:
-        """tokenizer.json as it was read, or as it would be written."""
-        found = _read_file(self.directory)
-        return self.backend.to_str(pretty=True).encode() if found is None else found
+        """The contents of tokenizer.json; serialised if it was made from a SentencePiece file."""
+        data = _read_file(self.directory)
+        return self.backend.to_str(pretty=True).encode() if data is None else data
 
-    def _pieces(self, texts: list[str]) -> list[list[int]]:
+    def _token_ids(self, texts: list[str]) -> list[list[int]]:
         return [e.ids for e in self._encodings(texts)]
 
     def _encodings(self, texts: list[str]) -> list[tokenizers.Encoding]:
         try:
             return self.backend.encode_batch_fast(texts, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
-            # A lone surrogate is no UTF-8: it becomes U+FFFD, as in any decoder.
+            # A lone surrogate is not valid UTF-8; it becomes U+FFFD, as in any decoder.
             clean = [t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in texts]
             return self.backend.encode_batch_fast(clean, add_special_tokens=False)
 
@@ -128,7 +127,11 @@ class Tokenizer:
 
 
 def load(directory: Path | str) -> Tokenizer:
-    """The tokenizer in `directory`; FileNotFoundError names what is missing."""
+    """Loads the tokenizer in `directory`.
+
+    Raises FileNotFoundError if it has none, ValueError if a file is damaged or the vocabulary lacks
+    a special token.
+    """
     directory = Path(directory)
     if (data := _read_file(directory)) is not None:
         try:
@@ -140,7 +143,7 @@ def load(directory: Path | str) -> Tokenizer:
         backend.no_truncation()
         backend.no_padding()
     elif (directory / "sentencepiece.bpe.model").is_file():
-        # transformers holds the rules that turn a SentencePiece file into a fast tokenizer.
+        # transformers has the rules that turn a SentencePiece file into a fast tokenizer.
         from transformers import AutoTokenizer
 
         backend = AutoTokenizer.from_pretrained(directory, use_fast=True).backend_tokenizer
@@ -161,19 +164,21 @@ def load(directory: Path | str) -> Tokenizer:
 
 
 def _read_file(directory: Path) -> bytes | None:
-    """What tokenizer.json holds, packed or not; None where neither is there."""
+    """The contents of tokenizer.json or tokenizer.json.gz; None if there is neither."""
     if (directory / "tokenizer.json").is_file():
         return (directory / "tokenizer.json").read_bytes()
-    if not (directory / PACKED).is_file():
+    if not (directory / COMPRESSED).is_file():
         return None
     try:
-        return gzip.decompress((directory / PACKED).read_bytes())
+        return gzip.decompress((directory / COMPRESSED).read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{directory / PACKED} cannot be read, is it complete? {error}") from error
+        raise ValueError(
+            f"{directory / COMPRESSED} cannot be read, is it complete? {error}"
+        ) from error
 
 
 def _special_names(directory: Path) -> dict[str, str]:
-    """The spelling of the four special tokens: the files' own, else XLM-R's."""
+    """The spelling of the four special tokens by role: from the files, else XLM-R's."""
     names = dict(_DEFAULT_SPECIAL)
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         if (directory / file).is_file():
