@@ -68,7 +68,7 @@ class Tokenizer:
         return [self._wrap(ids, max_length, cls_every) for ids in self._token_ids(list(texts))]
 
     def count(self, texts: Sequence[str]) -> np.ndarray:
-        """The number of tokens of each text as int32, with [CLS] and end of sentence, untruncated."""
+        """The number of tokens of each text, with [CLS] and end of sentence, untruncated; int32."""
         return np.array([len(encoding) + 2 for encoding in self._encodings(list(texts))], np.int32)
 
     def decode(self, ids: Sequence[int]) -> str:
