@@ -1,11 +1,12 @@
 """The strictest settings JAX has, and models small enough to compare with PyTorch in seconds."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
-from tiny import write_tiny_model
+from support.tiny import write_tiny_model
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -39,6 +40,13 @@ def backbone_dir() -> Path:
 def data_dir() -> Path:
     """The folder with train/ and eval/ that M3JAX_TEST_DATA names."""
     return _directory("M3JAX_TEST_DATA")
+
+
+@pytest.fixture
+def standard_promotion() -> Iterator[None]:
+    """JAX's default dtype promotion: optax adds Python numbers to integer arrays."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def _directory(variable: str) -> Path:

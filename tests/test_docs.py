@@ -21,7 +21,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from doc_blocks import (
+from support.doc_blocks import (
     PAGES,
     ROOT,
     anchors,
@@ -233,7 +233,7 @@ SMALL_STEPS = [
 def stage(tmp_path, tmp_path_factory, monkeypatch):
     """A directory with the files that the pages speak of; the working directory of a test."""
     import jax
-    from tiny import write_tiny_model
+    from support.tiny import write_tiny_model
 
     write_tiny_model(tmp_path / "MODEL", layers=1, max_positions=8194)
     write_tiny_model(tmp_path / "PLAIN", layers=1, max_positions=514, heads=False)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference_loss
 import torch
+from support import reference_loss
 
 from m3jax import losses
 from m3jax.config import HeadWeights, LossConfig

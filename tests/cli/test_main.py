@@ -2,34 +2,19 @@
 
 import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from support.commands import environment, run
 
 from m3jax.cli.main import COMMANDS, main
 from m3jax.embed.corpus import read_manifest, read_shards
 
 CONVERSIONS = ("from-hf", "to-hf", "extend-positions", "init-heads", "merge", "quantize",
                "verify")  # fmt: skip
-
-
-def run(*arguments, stdin=None, code=0) -> str:
-    """Runs `python -m m3jax`; returns what it printed, on both streams."""
-    out = subprocess.run(
-        [sys.executable, "-m", "m3jax", *map(str, arguments)],
-        input=stdin, capture_output=True, text=True, check=False, env=environment(),
-    )  # fmt: skip
-    assert out.returncode == code, out.stdout + out.stderr
-    assert "Traceback" not in out.stderr
-    return out.stdout + out.stderr
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"M3JAX_CACHE_DIR": "", "JAX_PLATFORMS": "cpu"}
 
 
 @pytest.mark.parametrize("arguments", [[], *([c] for c in COMMANDS)], ids=str)
@@ -174,7 +159,7 @@ def test_quickstart_answers_with_the_model_that_ships():
 
 @pytest.mark.slow
 def test_quickstart_takes_any_backbone(tiny_dir, tmp_path):
-    from tiny import write_tiny_model
+    from support.tiny import write_tiny_model
 
     write_tiny_model(tmp_path / "plain", heads=False, max_positions=514)
     out = run("quickstart", "--model", tmp_path / "plain", "--questions", 3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from tiny import TEXTS, write_tiny_model
+from support.tiny import TEXTS, write_tiny_model
 
 from m3jax import M3Embedder, checkpoint, pretrained, sharding
 from m3jax.cli.main import main

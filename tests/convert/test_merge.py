@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny import write_tiny_model
+from support.tiny import write_tiny_model
 
 from m3jax import pretrained
 from m3jax.cli.main import main

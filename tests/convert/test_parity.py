@@ -10,12 +10,12 @@ import pytest
 import torch
 import transformers
 from jax.sharding import Mesh
-from tiny import TEXTS, write_tiny_model
+from support.real_texts import real_texts
+from support.tiny import TEXTS, write_tiny_model
 
 from m3jax import M3Embedder, pretrained
 from m3jax.config import ComputeConfig
 from m3jax.convert.reference import Outputs, differences, torch_outputs
-from m3jax.io.jsonl import read_records
 from m3jax.model.m3 import hidden_states
 from m3jax.text.batches import rows_of_tokens
 
@@ -147,18 +147,6 @@ def test_real_encoder_equals_torch_on_real_texts(backbone_dir, data_dir, tmp_pat
     pretrained.save_hugging_face(tmp_path / "hf", loaded)
     model = M3Embedder.from_pretrained(tmp_path / "hf", mesh=one_device())
     assert_same(outputs(model, texts, max_length=512), torch_outputs(tmp_path / "hf", texts, 512))
-
-
-def real_texts(data_dir, count: int) -> list[str]:
-    """Questions and paragraphs, from one token to more than 512, of every file in turn."""
-    files = sorted(data_dir.glob("eval/*/*/corpus.jsonl.gz"))
-    languages = {file.parent.name for file in files}
-    assert len(languages) >= 20
-    streams = [read_records(str(file)) for file in files[:: max(1, len(files) // 60)]]
-    texts = ["a", "?", ""]
-    while len(texts) < count:
-        texts += [record.text for record in (next(s, None) for s in streams) if record]
-    return [text[:3000] for text in texts[:count]]
 
 
 def one_device() -> Mesh:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_examples import examples, lines, write
+from support.example_files import examples, lines, write
 
 from m3jax.cli.main import main
 from m3jax.data.build import ARRAYS, METADATA, build, check_tokenizer, open_examples

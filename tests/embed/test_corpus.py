@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny import TEXTS, write_tiny_model
+from support.tiny import TEXTS, write_tiny_model
 
 from m3jax import M3Embedder
 from m3jax.embed.corpus import MODES, encode_corpus, read_manifest, read_shards

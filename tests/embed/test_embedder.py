@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from tiny import TEXTS, write_tiny_model
+from support.tiny import TEXTS, write_tiny_model
 
 from m3jax import BGEM3FlagModel, M3Embedder, pretrained, sharding
 

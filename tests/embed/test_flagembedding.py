@@ -1,22 +1,21 @@
 """FlagEmbedding itself on the same directory: slow, and in a Python of its own.
 
 python -m venv fe && fe/bin/pip install torch FlagEmbedding==1.4.2 transformers==5.12
-M3JAX_FLAGEMBEDDING_PYTHON=fe/bin/python python -m pytest -m slow tests/test_flagembedding.py
+M3JAX_FLAGEMBEDDING_PYTHON=fe/bin/python python -m pytest -m slow tests/embed/test_flagembedding.py
 """
 
-import os
 import pickle
 import subprocess
 
 import numpy as np
 import pytest
-from test_parity import real_texts
-from tiny import TEXTS
+from support.flagembedding import flag_python
+from support.real_texts import real_texts
+from support.tiny import TEXTS
 
 from m3jax import M3Embedder, pretrained
 
 pytestmark = [pytest.mark.slow, pytest.mark.parity]
-
 # Prints nothing of its own: the outputs go through a file, one text at a time, so that the
 # reference's padding (a zero vector that may win the maximum) stays out of the comparison.
 CODE = """
@@ -34,14 +33,6 @@ for one in plain:
     one["lexical_weights"] = {k: float(v) for k, v in one["lexical_weights"].items()}
 pickle.dump((plain, scores), open(target, "wb"))
 """
-
-
-def flag_python() -> str:
-    """The Python that has FlagEmbedding; skips where none is named."""
-    python = os.environ.get("M3JAX_FLAGEMBEDDING_PYTHON")
-    if not python:
-        pytest.skip("M3JAX_FLAGEMBEDDING_PYTHON is not set: it names a Python with FlagEmbedding")
-    return python
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from doc_blocks import ROOT, blocks
+from support.doc_blocks import ROOT, blocks
 
 from m3jax import M3Embedder, pretrained
 from m3jax.data import sample

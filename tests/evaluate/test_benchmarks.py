@@ -1,7 +1,5 @@
 """Tasks from directories and the paper's benchmarks from records of their published shape."""
 
-import gzip
-import json
 import re
 import sys
 import types
@@ -10,34 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.task_files import HEADER, MKQA, write, write_task
 
 from m3jax.evaluate import paper
 from m3jax.evaluate.answer_recall import answer_recall, has_answer, plain
 from m3jax.evaluate.benchmarks import LANGUAGES, PROTOCOLS, load_tasks
 from m3jax.evaluate.tasks import read_tasks
-
-HEADER = "query-id\tcorpus-id\tscore\n"
-
-
-def write(path, rows):
-    """Rows as JSON Lines (.gz or not), or a text as it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = rows if isinstance(rows, str) else "".join(json.dumps(r) + "\n" for r in rows)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-
-
-def write_task(folder, *, queries=("",), documents=6, suffix=".jsonl.gz"):
-    write(folder / f"corpus{suffix}", [
-        {"_id": f"d{i}", "title": f"Title {i}" * (i % 2), "text": f"text {i} of {folder.name}"}
-        for i in range(documents)
-    ])  # fmt: skip
-    for name in queries:
-        dot = f".{name}" if name else ""
-        write(folder / f"queries{dot}{suffix}", [
-            {"_id": f"q{i}{name}", "text": f"question {i}"} for i in range(4)
-        ])  # fmt: skip
-        judged = "".join(f"q{i}{name}\td{i}\t1\n" for i in range(3))
-        write(folder / "qrels" / f"test{dot}.tsv", HEADER + judged)
 
 
 def test_a_directory_is_a_task(tmp_path):
@@ -181,22 +157,6 @@ def test_mldr_from_its_published_files(tmp_path):
     assert task.query_sets[0].qrels == {"q-de-1": {"doc-de-2": 1}}
     assert task.document_ids == ["doc-de-1", "doc-de-2"]
     assert (task.protocol.passage_length, task.protocol.weights) == (8192, "mldr")
-
-
-MKQA = [
-    {"example_id": 1, "query": "who", "queries": {"en": "who", "de": "Wer?"},
-     "answers": {"en": [{"type": "entity", "entity": "Q1", "text": "Ada Lovelace",
-                         "aliases": ["Ada Byron"]}], "de": [{"type": "entity", "text": "x"}]}},
-    {"example_id": 2, "query": "is", "queries": {"en": "is", "de": "Ist?"},
-     "answers": {"en": [{"type": "binary", "text": "yes"}]}},
-    {"example_id": 3, "query": "why", "queries": {"en": "why", "de": "Warum?"},
-     "answers": {"en": [{"type": "long_answer", "text": None}]}},
-    {"example_id": 4, "query": "?", "queries": {"en": "?", "de": "Was?"},
-     "answers": {"en": [{"type": "unanswerable", "text": None}]}},
-    {"example_id": 5, "query": "when", "queries": {"en": "when", "de": "Wann?"},
-     "answers": {"en": [{"type": "date", "text": "1843", "aliases": []},
-                        {"type": "unanswerable", "text": None}]}},
-]  # fmt: skip
 
 
 def test_a_split_or_layout_that_a_benchmark_has_not_is_refused(tmp_path):

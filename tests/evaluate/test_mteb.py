@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny import TEXTS
+from support.tiny import TEXTS
 
 from m3jax import M3Embedder
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_benchmarks import HEADER, MKQA, write, write_task
-from test_cli import environment
-from tiny import TEXTS
+from support.commands import environment
+from support.task_files import HEADER, MKQA, write, write_task
+from support.tiny import TEXTS
 
 from m3jax import M3Embedder
 from m3jax.cli.main import main
@@ -32,7 +32,7 @@ DOCUMENTS = [text for text in TEXTS if text.strip()]
 
 
 def write_real_task(folder, names=("",)):
-    """Tasks over the odd texts of tests/tiny.py: each asks for itself by its first words."""
+    """Tasks over the odd texts of tests/support/tiny.py: each asks for itself by its first words."""
     write(folder / "corpus.jsonl", [{"_id": f"d{i}", "text": t} for i, t in enumerate(DOCUMENTS)])
     for name in names:
         dot = f".{name}" if name else ""

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 
 import pytest
-from doc_blocks import ROOT
+from support.doc_blocks import ROOT
 
 from m3jax.evaluate import report_files
 from m3jax.evaluate.report import markdown

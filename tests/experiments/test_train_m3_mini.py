@@ -9,7 +9,7 @@ import pytest
 
 from m3jax import M3Embedder
 
-SCRIPT = Path(__file__).parents[1] / "experiments" / "train_m3_mini.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "train_m3_mini.py"
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from tiny import TEXTS
+from support.tiny import TEXTS
 
 from m3jax.cli.main import main
 from m3jax.explain.alignment import explain_passages

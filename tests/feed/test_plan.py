@@ -5,9 +5,9 @@ from collections import deque
 
 import numpy as np
 import pytest
-from examples_in_memory import in_memory, make_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples_in_memory import in_memory, make_examples
 
 from m3jax.config import DataConfig
 from m3jax.feed.plan import plan_epoch, traits

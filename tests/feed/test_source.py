@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 import pytest
-from examples_in_memory import Example, in_memory, make_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples_in_memory import Example, in_memory, make_examples
 
 from m3jax import pretrained, sharding
 from m3jax.config import DataConfig, LossConfig

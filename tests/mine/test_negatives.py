@@ -8,11 +8,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from support.passages import PASSAGES, read, write
 
 from m3jax import M3Embedder
 from m3jax.cli.main import main
 from m3jax.config import HeadWeights
-from m3jax.data import sample
 from m3jax.data.cleaning import plain, shingles
 from m3jax.data.examples import read_examples
 from m3jax.embed.encode import TextEncoder
@@ -23,12 +23,6 @@ from m3jax.mine.pool import key_of
 from m3jax.mine.retrieve import Retrieval
 from m3jax.mine.selection import Hit, Rules, choose
 
-# Short ones: few shapes to compile.
-PASSAGES = [
-    p._replace(text=" ".join(p.text.split()[:16])[:110].strip())
-    for p in sample.passages()
-    if p.lang in ("en", "fr", "de")
-]
 RULES = Rules(negatives=3, first=2, last=12)
 
 
@@ -37,16 +31,6 @@ def record(number: int, **more):
     query = " ".join(passage.text.split()[:5])
     return {"query": query, "pos": [passage.text], "neg": [], "lang": passage.lang,
             "id": f"q{number}"} | more  # fmt: skip
-
-
-def write(path, records):
-    text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return str(path)
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")

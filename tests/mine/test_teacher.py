@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from test_mine import PASSAGES, read, write
-from tiny import VOCAB, tokenizer_json
+from support.passages import PASSAGES, read, write
+from support.tiny import VOCAB, tokenizer_json
 
 from m3jax.cli.main import main
 from m3jax.config import HeadWeights

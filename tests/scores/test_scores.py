@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference_loss
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import reference_loss
 
 from m3jax import sharding
 from m3jax.scores import colbert

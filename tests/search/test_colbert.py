@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import brute
 import numpy as np
 import pytest
+from support import brute
 
 from m3jax.embed.embeddings import to_int8
 from m3jax.embed.vectors import RaggedRows, Rows

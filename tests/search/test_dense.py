@@ -1,8 +1,8 @@
 """Dense search ranks as float64 does, ties in document order, whatever the engine and the dtype."""
 
-import brute
 import numpy as np
 import pytest
+from support import brute
 
 from m3jax.embed.embeddings import to_int8
 from m3jax.embed.vectors import Rows, as_rows

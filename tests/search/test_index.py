@@ -8,12 +8,12 @@ import subprocess
 import sys
 from typing import Any
 
-import brute
 import ir_measures
 import numpy as np
 import pytest
-from test_search_fuse import every_score, expected
-from tiny import TEXTS, write_tiny_model
+from support import brute
+from support.brute import every_score, expected
+from support.tiny import TEXTS, write_tiny_model
 
 from m3jax import M3Embedder, pretrained
 from m3jax.cli.main import main

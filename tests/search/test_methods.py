@@ -2,11 +2,12 @@
 
 from typing import Any
 
-import brute
 import ir_measures
 import numpy as np
 import pytest
 import scipy.sparse
+from support import brute
+from support.brute import every_score, expected
 
 from m3jax.config import HeadWeights
 from m3jax.embed.embeddings import Embeddings, Ragged
@@ -67,44 +68,6 @@ def random_embeddings(rng, texts, copies=0) -> Any:
     matrices = [matrices[i] for i in kept]
     offsets = np.concatenate([[0], np.cumsum([len(m) for m in matrices])])
     return Embeddings(dense, sparse, Ragged(np.concatenate(matrices), offsets))
-
-
-def every_score(queries, documents):
-    """head -> float64 [queries, documents]."""
-    rows = brute.dictionaries(documents.sparse)
-    return {
-        "dense": np.array([brute.inner(q.astype(float), documents.dense) for q in queries.dense]),
-        "sparse": np.array(
-            [[brute.lexical(q, d) for d in rows] for q in brute.dictionaries(queries.sparse)]
-        ),
-        "colbert": np.array([[brute.late(q, d) for d in documents.colbert]
-                             for q in queries.colbert]),
-    }  # fmt: skip
-
-
-def expected(method, scores, i, top_k, depths, weights, zero=False):
-    """The paper's protocol, written out over the scores of all documents."""
-    dense, sparse, late = (scores[head][i] for head in ("dense", "sparse", "colbert"))
-    by_dense, by_sparse = brute.top(dense, depths.dense), brute.top(sparse, depths.sparse)
-    by_sparse = by_sparse[sparse[by_sparse] > 0]
-    if method == "dense":
-        pool, total = np.arange(len(dense)), dense
-    elif method == "sparse":
-        pool, total = np.flatnonzero(sparse > 0), sparse
-    elif method == "multivector":
-        pool, total = brute.top(dense, depths.rerank), late
-    elif method == "all":
-        pool = brute.top(dense, depths.rerank)
-        total = weights.dense * dense + weights.sparse * sparse + weights.colbert * late
-    else:
-        pool = np.union1d(by_dense, by_sparse)
-        if zero:
-            dense = np.where(np.isin(np.arange(len(dense)), by_dense), dense, 0)
-            sparse = np.where(np.isin(np.arange(len(dense)), by_sparse), sparse, 0)
-        total = weights.dense * dense + weights.sparse * sparse
-    pool = np.sort(pool)
-    order = pool[brute.top(total[pool], top_k)]
-    return order, total[order]
 
 
 @pytest.mark.parametrize("method", METHODS[1:])

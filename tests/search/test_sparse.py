@@ -1,12 +1,12 @@
 """Lexical search ranks as sums over dictionaries do; what is saved is what was built."""
 
-import brute
 import hypothesis
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import scipy.sparse
 from hypothesis import strategies as st
+from support import brute
 
 from m3jax.search import sparse
 from m3jax.search.kernels import lexical

@@ -34,3 +34,41 @@ def late(query: np.ndarray, document: np.ndarray) -> float:
     if not len(query) or not len(document):
         return 0.0
     return float((query.astype(np.float64) @ document.astype(np.float64).T).max(1).mean())
+
+
+def every_score(queries, documents):
+    """head -> float64 [queries, documents]."""
+    rows = dictionaries(documents.sparse)
+    return {
+        "dense": np.array([inner(q.astype(float), documents.dense) for q in queries.dense]),
+        "sparse": np.array(
+            [[lexical(q, d) for d in rows] for q in dictionaries(queries.sparse)]
+        ),
+        "colbert": np.array([[late(q, d) for d in documents.colbert]
+                             for q in queries.colbert]),
+    }  # fmt: skip
+
+
+def expected(method, scores, i, top_k, depths, weights, zero=False):
+    """The paper's protocol, written out over the scores of all documents."""
+    dense, sparse, late = (scores[head][i] for head in ("dense", "sparse", "colbert"))
+    by_dense, by_sparse = top(dense, depths.dense), top(sparse, depths.sparse)
+    by_sparse = by_sparse[sparse[by_sparse] > 0]
+    if method == "dense":
+        pool, total = np.arange(len(dense)), dense
+    elif method == "sparse":
+        pool, total = np.flatnonzero(sparse > 0), sparse
+    elif method == "multivector":
+        pool, total = top(dense, depths.rerank), late
+    elif method == "all":
+        pool = top(dense, depths.rerank)
+        total = weights.dense * dense + weights.sparse * sparse + weights.colbert * late
+    else:
+        pool = np.union1d(by_dense, by_sparse)
+        if zero:
+            dense = np.where(np.isin(np.arange(len(dense)), by_dense), dense, 0)
+            sparse = np.where(np.isin(np.arange(len(dense)), by_sparse), sparse, 0)
+        total = weights.dense * dense + weights.sparse * sparse
+    pool = np.sort(pool)
+    order = pool[top(total[pool], top_k)]
+    return order, total[order]

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [page for page in PAGES if page.is_file()]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -64,9 +64,12 @@ def links(page: Path) -> list[str]:
 
 
 def named_tests(page: Path) -> set[tuple[str, str]]:
-    """(file, test or "") of every `test_x.py` and `test_x.py::test_y` in a page."""
+    """(file, test or "") of every `room/test_x.py` and `room/test_x.py::test_y` in a page.
+
+    Files are relative to tests/; a page may name them with or without that prefix.
+    """
     text = page.read_text(encoding="utf-8")
-    return set(re.findall(r"(?:tests/)?(test_\w+\.py)(?:::(test_\w+))?", text))
+    return set(re.findall(r"(?:\btests/)?((?:\w+/)*test_\w+\.py)(?:::(test_\w+))?", text))
 
 
 def defined_tests(file: str) -> set[str]:

@@ -12,7 +12,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from chat_stub import Stub, completion, question_for, town
+from support.chat_stub import Stub, completion, question_for, town
 
 from m3jax.cli.main import main
 from m3jax.data.cleaning import wrong_script

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import TEXTS
+from support.tiny import TEXTS
 
 from m3jax.io.jsonl import read_records
 from m3jax.text import tokenizer as tokenizers

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from tiny import write_tiny_model
+from support.tiny import write_tiny_model
 
 from m3jax import pretrained, sharding
 from m3jax.cli.main import main

@@ -5,7 +5,7 @@ import json
 
 import jax
 import pytest
-from test_train import write_examples
+from support.training import write_examples
 
 from m3jax import pretrained, sharding
 from m3jax.cli.main import main
@@ -13,19 +13,14 @@ from m3jax.config import DataConfig, LossConfig, RetroMAEConfig, StepConfig, Tra
 from m3jax.train import fit_memory, setup
 from m3jax.train.gradcache import parts_of
 
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 DATA = DataConfig(
     group_size=2, query_length=16, passage_length=64, edges=(32, 64), batch_sizes=(512, 512)
 )
 DENSE = LossConfig(heads=("dense",), self_distill=False)
 PLAIN = TrainConfig(data=DATA, loss=DENSE)
 CACHED = dataclasses.replace(PLAIN, step=StepConfig(split="cached", sub_tokens=4096))
-
-
-@pytest.fixture(autouse=True)
-def promotion():
-    """Optax adds Python numbers to integer arrays."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """FlagEmbedding's own training model on the same batch: slow, and in a Python of its own.
 
-Set up as in test_flagembedding.py.
+Set up as in embed/test_flagembedding.py.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ import subprocess
 import jax
 import numpy as np
 import pytest
-import test_ten_steps as ten_steps
-from test_flagembedding import flag_python
-from test_objectives import FINETUNE, make_batch, value_and_grad
+from support import ten_steps
+from support.flagembedding import flag_python
+from support.train_batches import FINETUNE, make_batch, value_and_grad
 
 from m3jax import pretrained, sharding
 from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS, to_torch

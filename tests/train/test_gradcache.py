@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from test_objectives import make_batch
+from support.train_batches import make_batch
 
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig, StepConfig

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 import tokenizers
-from examples_in_memory import make_examples
+from support.examples_in_memory import make_examples
+from support.training import losses, write_examples
 
 from m3jax import M3Embedder, pretrained
 from m3jax.cli.main import main
@@ -29,12 +30,7 @@ from m3jax.sharding import flatten
 from m3jax.train import loop, setup
 from m3jax.train.report import read_metrics
 
-
-def write_examples(path, count=40, negatives=2):
-    with open(path, "w", encoding="utf-8") as stream:
-        for e in make_examples(count, negatives):
-            row = {"query": e.query, "pos": list(e.positives), "neg": list(e.negatives)}
-            stream.write(json.dumps(row) + "\n")
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +41,6 @@ def files(tmp_path_factory, tiny_dir):
     texts = "\n".join(map(json.dumps, lines))
     (directory / "texts.jsonl").write_text(texts, encoding="utf-8")
     return directory
-
-
-@pytest.fixture(autouse=True)
-def promotion():
-    """Optax adds Python numbers to integer arrays."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 @pytest.fixture
@@ -82,10 +71,6 @@ def run(config, workdir, evaluate=None):
     workdir.mkdir(exist_ok=True)
     config, prepared = setup.prepare(config, workdir)
     return loop.train(config, prepared, workdir, evaluate)
-
-
-def losses(workdir):
-    return [row["loss"] for row in read_metrics(workdir) if "loss" in row]
 
 
 @pytest.fixture(scope="module")

@@ -8,22 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import reference_loss
 import torch
-import transformers
-from tiny import TEXTS
+from support.torch_objective import torch_model, torch_scores_loss
+from support.train_batches import FINETUNE, make_batch, value_and_grad
 
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig
 from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS, to_torch
-from m3jax.text.batches import rows_of_tokens
 from m3jax.train.objectives import (
     CONTRASTIVE,
     HEAD_ONLY,
     TrainBatch,
     dead_heads,
     objective,
-    passage_keys,
 )
 from m3jax.train.optimizer import (
     join_params,
@@ -32,74 +29,11 @@ from m3jax.train.optimizer import (
     split_params,
     training_compute,
 )
-from m3jax.types import Targets
-
-FINETUNE = LossConfig(self_distill_start=0, mask_duplicates=False, padding_competes=True)
 
 
 @pytest.fixture(scope="module")
 def model(tiny_dir):
     return pretrained.load(tiny_dir, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
-
-
-def make_batch(model, queries=4, group=2, teacher=False, in_batch=True) -> TrainBatch:
-    """Texts with repeated words, special tokens spelt out and many lengths."""
-    texts = [text for text in TEXTS if text]
-    asked = [texts[i % len(texts)] for i in range(queries)]
-    passages = [f"{texts[(3 * i + 1) % len(texts)]} {i}" for i in range(queries * group)]
-    rng = np.random.default_rng(0)
-    given = -np.sort(-rng.normal(size=(queries, group)).astype(np.float32)) if teacher else None
-
-    def lay_out(texts, width):
-        ids = model.tokenizer.encode(texts, width)
-        return rows_of_tokens(ids, [[i] for i in range(len(ids))], width, pad_id=1)[0]
-
-    return TrainBatch(
-        lay_out(asked, 32),
-        lay_out(passages, 64),
-        Targets(np.full(queries, in_batch), passage_keys(passages), given),
-    )
-
-
-def value_and_grad(model, batch, config, **options):
-    def loss(params):
-        return objective(params, batch, model.config, config, 0, **options)
-
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
-
-
-def torch_model(directory):
-    """Transformers' encoder and both linear heads."""
-    encoder = transformers.XLMRobertaModel.from_pretrained(directory, add_pooling_layer=False)
-    encoder.eval()
-    heads = {}
-    for stem in ("colbert_linear", "sparse_linear"):
-        state = torch.load(directory / f"{stem}.pt", weights_only=True)
-        heads[stem] = torch.nn.Linear(*state["weight"].shape[::-1])
-        heads[stem].load_state_dict(state)
-    return encoder, heads
-
-
-def torch_scores_loss(encoder, heads, batch: TrainBatch, group, **options):
-    """The reference formulas on transformers' hidden states."""
-
-    def encode(texts):
-        ids = torch.tensor(texts.token_ids).long()
-        mask = torch.tensor(texts.segment_ids).long()
-        hidden = encoder(ids, mask).last_hidden_state
-        normalize = torch.nn.functional.normalize
-        weights = heads["sparse_linear"](hidden)[..., 0].relu() * mask
-        vectors = normalize(heads["colbert_linear"](hidden[:, 1:]) * mask[:, 1:, None], dim=-1)
-        return normalize(hidden[:, 0], dim=-1), ids, weights, vectors, mask[:, 1:].float()
-
-    q, p = encode(batch.queries), encode(batch.passages)
-    vocab = encoder.config.vocab_size
-    scores = (
-        reference_loss.dense(q[0], p[0]),
-        reference_loss.sparse(q[1], q[2], p[1], p[2], vocab, (0, 1, 2, 3)),
-        reference_loss.colbert(q[3], q[4], p[3], p[4], padding_competes=True),
-    )
-    return reference_loss.total_loss(scores, 0.02, group, **options)
 
 
 def torch_loss(directory, batch: TrainBatch, group, kind, in_batch):
@@ -256,7 +190,7 @@ def test_regularisers_join_the_loss(model):
 
 
 def test_a_narrower_multi_vector_head_trains(tmp_path):
-    from tiny import write_tiny_model
+    from support.tiny import write_tiny_model
 
     write_tiny_model(tmp_path / "narrow", colbert_dim=8)
     narrow = pretrained.load(tmp_path / "narrow")
@@ -273,14 +207,7 @@ def test_degenerate_batches_are_refused(model):
         objective(model.params, short, model.config, FINETUNE, 0)
 
 
-@pytest.fixture
-def optax_promotion():
-    """optax itself mixes Python floats and int32 counts."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.usefixtures("standard_promotion")
 def test_each_part_has_its_learning_rate(model):
     grads = jax.tree.map(jnp.ones_like, model.params)
     config = OptimizerConfig(
@@ -294,7 +221,7 @@ def test_each_part_has_its_learning_rate(model):
         assert sizes[path] == pytest.approx(want, rel=1e-4), path
 
 
-@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.usefixtures("standard_promotion")
 def test_frozen_parts_stay_and_biases_do_not_decay(model):
     config = OptimizerConfig(learning_rate=1.0, weight_decay=0.1)
     trained, frozen = split_params(model.params, config, HEAD_ONLY)
@@ -361,7 +288,7 @@ def test_frozen_layers_cost_no_gradient_and_change_none(model, dropout):
     assert training_compute(plain, OptimizerConfig(freeze_layers=2)) == plain  # words still train
 
 
-@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.usefixtures("standard_promotion")
 def test_a_few_steps_lower_the_loss(model):
     batch = make_batch(model, 4, 2)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3))

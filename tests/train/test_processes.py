@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_train import losses, write_examples
+from support.training import losses, write_examples
 
 pytestmark = pytest.mark.slow
 STEPS = 12

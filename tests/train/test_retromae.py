@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from tiny import TEXTS
+from support.tiny import TEXTS
 
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, EncoderConfig, M3Config, RetroMAEConfig, override

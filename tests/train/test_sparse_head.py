@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny import write_tiny_model
+from support.tiny import write_tiny_model
 
 from m3jax import M3Embedder, pretrained, sharding
 from m3jax.convert.heads import fit_sparse_head
