@@ -32,7 +32,7 @@ DOCUMENTS = [text for text in TEXTS if text.strip()]
 
 
 def write_real_task(folder, names=("",)):
-    """Tasks over the odd texts of tests/support/tiny.py: each asks for itself by its first words."""
+    """Tasks over the odd texts of support.tiny: each asks for itself by its first words."""
     write(folder / "corpus.jsonl", [{"_id": f"d{i}", "text": t} for i, t in enumerate(DOCUMENTS)])
     for name in names:
         dot = f".{name}" if name else ""
