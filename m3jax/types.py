@@ -33,7 +33,7 @@ class TextBatch(NamedTuple):
     token_ids: Int[Either, "n s"]
     positions: Int[Either, "n s"]  # rows of the position table; they restart with every text
     segment_ids: Int[Either, "n s"]  # 0 where padded, else 1, 2, ...: the text's number in its row
-    anchors: Bool[Either, "n s"]  # the [CLS] tokens: the first of a text, and those MCLS inserts
+    is_cls: Bool[Either, "n s"]  # the [CLS] tokens: the first of a text, and those MCLS inserts
     lengths: Int[Either, "n m"]  # tokens of each text of a row, 0 where there is none
 
 

@@ -52,7 +52,7 @@ def pool(hidden: Float[Array, "n s d"], batch: TextBatch, pooling: str) -> Float
     texts = jnp.arange(1, m + 1, dtype=jnp.int32)
     member = jnp.asarray(batch.segment_ids)[:, None, :] == texts[None, :, None]
     if pooling == "cls":
-        member = member & jnp.asarray(batch.anchors)[:, None, :]
+        member = member & jnp.asarray(batch.is_cls)[:, None, :]
     weights = member.astype(jnp.float32)
     total = jnp.einsum(
         "nms,nsd->nmd", weights, hidden.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
@@ -68,7 +68,7 @@ def normalize(vectors: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
 
 def token_mask(batch: TextBatch) -> Bool[Array, "n s"]:
     """The tokens that have a vector: real ones, [CLS] left out, end of sentence in."""
-    return (jnp.asarray(batch.segment_ids) > 0) & ~jnp.asarray(batch.anchors)
+    return (jnp.asarray(batch.segment_ids) > 0) & ~jnp.asarray(batch.is_cls)
 
 
 def lexical_mask(batch: TextBatch, special_ids: tuple[int, ...]) -> Bool[Array, "n s"]:

@@ -42,7 +42,7 @@ def rows_of_tokens(
     ids = np.full((height, width), pad_id, np.int32)
     positions = np.full((height, width), pad_id, np.int32)
     segment_ids = np.zeros((height, width), np.int32)
-    anchors = np.zeros((height, width), bool)
+    is_cls = np.zeros((height, width), bool)
     lengths = np.zeros((height, segments), np.int32)
     slots = []
     for row, texts in enumerate(rows):
@@ -53,11 +53,11 @@ def rows_of_tokens(
             ids[row, here] = tokens
             positions[row, here] = position_rows(tokens, pad_id)
             segment_ids[row, here] = segment + 1
-            anchors[row, here] = anchor_columns(len(tokens), cls_every)
+            is_cls[row, here] = cls_columns(len(tokens), cls_every)
             lengths[row, segment] = len(tokens)
             slots.append(Slot(text, row, segment, start, len(tokens)))
             start += len(tokens)
-    return TextBatch(ids, positions, segment_ids, anchors, lengths), slots
+    return TextBatch(ids, positions, segment_ids, is_cls, lengths), slots
 
 
 def position_rows(token_ids: np.ndarray, pad_id: int) -> np.ndarray:
@@ -69,16 +69,16 @@ def position_rows(token_ids: np.ndarray, pad_id: int) -> np.ndarray:
     return (np.cumsum(counted) * counted + pad_id).astype(np.int32)
 
 
-def anchor_columns(length: int, cls_every: int | None) -> np.ndarray:
+def cls_columns(length: int, cls_every: int | None) -> np.ndarray:
     """True at a text's [CLS]: the first token, and with MCLS every (cls_every + 1)-th behind it.
 
-    By place, not by id: a text that spells `<s>` has no more anchors than another.
+    By position, not by id: a text that spells `<s>` has no more of them than another.
     """
-    anchors = np.zeros(length, bool)
-    anchors[0] = True
+    is_cls = np.zeros(length, bool)
+    is_cls[0] = True
     if cls_every is not None:
-        anchors[: length - 1 : cls_every + 1] = True  # the last token is the end of sentence
-    return anchors
+        is_cls[: length - 1 : cls_every + 1] = True  # the last token is the end of sentence
+    return is_cls
 
 
 def plan_padded(

@@ -121,7 +121,7 @@ def mask_tokens(
     order_key, kind_key, token_key = jax.random.split(key, 3)
     mask_id = _mask_id(config, model)
     ordinary = lexical_mask(batch, (*model.special_ids, mask_id))
-    ordinary = ordinary & ~jnp.asarray(batch.anchors)
+    ordinary = ordinary & ~jnp.asarray(batch.is_cls)
     masked = _choose(batch, ordinary, config.encoder_mask, order_key)
 
     kind = jax.random.uniform(kind_key, token_ids.shape)

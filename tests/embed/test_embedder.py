@@ -137,7 +137,7 @@ def test_truncated_dimensions_are_normalised_again(tiny):
     np.testing.assert_allclose(out, want, atol=1e-6)
 
 
-def test_mcls_averages_the_anchors_and_leaves_short_texts_alone(tiny):
+def test_mcls_averages_the_cls_tokens_and_leaves_short_texts_alone(tiny):
     texts = [TEXTS[-1], TEXTS[0]]
     plain = tiny.encode(texts, **EVERYTHING)
     mcls = tiny.encode(texts, **EVERYTHING, cls_every=40)

@@ -205,7 +205,7 @@ def test_pooling_by_hand():
     batch, _ = rows_of_tokens(texts(3, 2), [[0, 1]], 6, pad_id=1)
     np.testing.assert_allclose(pool(hidden, batch, "cls")[0], [[0, 1], [6, 7]])
     np.testing.assert_allclose(pool(hidden, batch, "mean")[0], [[2, 3], [7, 8]])
-    mcls, _ = rows_of_tokens(texts(6), [[0]], 6, pad_id=1, cls_every=1)  # anchors at 0, 2, 4
+    mcls, _ = rows_of_tokens(texts(6), [[0]], 6, pad_id=1, cls_every=1)  # [CLS] at 0, 2, 4
     np.testing.assert_allclose(pool(hidden, mcls, "cls")[0], [[4, 5]])
 
 

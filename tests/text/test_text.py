@@ -13,7 +13,7 @@ from support.tiny import TEXTS
 
 from m3jax.io.jsonl import read_records
 from m3jax.text import tokenizer as tokenizers
-from m3jax.text.batches import anchor_columns, plan_padded, position_rows, rows_of_tokens
+from m3jax.text.batches import cls_columns, plan_padded, position_rows, rows_of_tokens
 from m3jax.text.buckets import bucket_ladder, bucket_of
 from m3jax.text.packing import pack_texts
 
@@ -60,10 +60,10 @@ def test_mcls_inserts_cls_before_every_so_many_tokens(tokenizer):
     (plain,) = tokenizer.encode([TEXTS[-1]], 128)
     pieces = plain[1:-1].tolist()
     (ids,) = tokenizer.encode([TEXTS[-1]], 128, cls_every=20)
-    anchors = anchor_columns(len(ids), 20)
-    assert (ids[anchors] == tokenizer.cls_id).all()
-    assert anchors.sum() == -(-len(pieces) // 20) > 1
-    assert ids[~anchors].tolist() == [*pieces, tokenizer.eos_id][: (~anchors).sum()]
+    is_cls = cls_columns(len(ids), 20)
+    assert (ids[is_cls] == tokenizer.cls_id).all()
+    assert is_cls.sum() == -(-len(pieces) // 20) > 1
+    assert ids[~is_cls].tolist() == [*pieces, tokenizer.eos_id][: (~is_cls).sum()]
     short = tokenizer.encode([TEXTS[0]], 128, cls_every=64)[0]
     assert short.tolist() == tokenizer.encode([TEXTS[0]], 128)[0].tolist()
     assert len(tokenizer.encode([TEXTS[-1]], 20, cls_every=7)[0]) == 20
@@ -135,7 +135,7 @@ def test_layout_restarts_positions_and_numbers_segments(lengths):
         assert batch.token_ids[here].tolist() == tokens[slot.text].tolist()
         assert batch.positions[here].tolist() == list(range(2, 2 + slot.length))
         assert set(batch.segment_ids[here].tolist()) == {slot.segment + 1}
-        assert batch.anchors[here].tolist() == [True] + [False] * (slot.length - 1)
+        assert batch.is_cls[here].tolist() == [True] + [False] * (slot.length - 1)
         assert batch.lengths[slot.row, slot.segment] == slot.length
     assert (batch.segment_ids > 0).sum() == sum(lengths)
     assert (batch.token_ids[batch.segment_ids == 0] == 1).all()

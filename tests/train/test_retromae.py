@@ -480,7 +480,7 @@ def test_memory_at_8192_tokens_holds_neither_all_pairs_nor_all_logits():
         batch = jax.eval_shape(
             lambda: TextBatch(
                 *[jnp.zeros((1, tokens), jnp.int32)] * 3,
-                anchors=jnp.zeros((1, tokens), bool),
+                is_cls=jnp.zeros((1, tokens), bool),
                 lengths=jnp.zeros((1, 1), jnp.int32),
             )
         )
