@@ -74,24 +74,26 @@ class Targets(NamedTuple):
 
 
 class PackedTexts(NamedTuple):
-    """Queries and passages together, several a row, and where each one's tokens stand.
+    """Queries and passages packed together into `rows`, and the index of each text and token.
 
-    A text's tokens lie in rows of the device that holds its place among `queries` or `passages`:
-    each device unpacks what it encoded itself.
+    Row i of `queries` (or `passages`) of the `TrainBatch` is the text at `*_text_index[i]` of the
+    [n, m] texts of `rows`, flattened; its tokens are at `*_token_index[i]` of the [n, s] tokens,
+    flattened. A text is packed on the device that holds its row i, so that unpacking needs no
+    communication.
     """
 
     rows: TextBatch
-    query_texts: Int[Either, " b"]  # row * m + segment, -1 where there is no text
-    passage_texts: Int[Either, " p"]
-    query_cells: Int[Either, "b s"]  # row * width + column, -1 where there is no token
-    passage_cells: Int[Either, "p t"]
+    query_text_index: Int[Either, " b"]  # row * m + segment, -1 for padding queries
+    passage_text_index: Int[Either, " p"]
+    query_token_index: Int[Either, "b s"]  # row * width + column, -1 for padding
+    passage_token_index: Int[Either, "p t"]
 
 
 class TrainBatch(NamedTuple):
-    """Queries, their groups of passages one after another, and what they are trained towards.
+    """Queries, their groups of passages in the same order, and their targets.
 
-    With `packed`, the encoder reads its rows; `queries` and `passages` then say which tokens the
-    unpacked representations belong to.
+    With `packed`, the encoder reads its rows; `queries` and `passages` then give the layout of
+    the unpacked representations.
     """
 
     queries: TextBatch

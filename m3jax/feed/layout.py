@@ -76,10 +76,12 @@ def packed(
     sides = []
     for passage, text_batch in ((False, unpacked.queries), (True, unpacked.passages)):
         mine = [(slot, owners[slot.text][1]) for slot in slots if owners[slot.text][0] == passage]
-        sides.append(_places(mine, text_batch.token_ids.shape, shape, shard))
-    (query_texts, query_cells), (passage_texts, passage_cells) = sides
-    places = PackedTexts(batch, query_texts, passage_texts, query_cells, passage_cells)
-    return unpacked._replace(packed=places)
+        sides.append(_text_and_token_index(mine, text_batch.token_ids.shape, shape, shard))
+    (query_text_index, query_token_index), (passage_text_index, passage_token_index) = sides
+    texts_of_rows = PackedTexts(
+        batch, query_text_index, passage_text_index, query_token_index, passage_token_index
+    )
+    return unpacked._replace(packed=texts_of_rows)
 
 
 def joined(batches: Sequence[Any]) -> Any:
@@ -106,17 +108,19 @@ def text_key(text: str) -> int:
     return int_digest(text, size=4) & 0x7FFFFFFF
 
 
-def _places(slots: list[tuple[Slot, int]], shape: tuple[int, ...], rows: Rows, shard: int):
-    """Where each text and each of its tokens stands in the flattened rows; -1 where none does."""
+def _text_and_token_index(
+    slots: list[tuple[Slot, int]], shape: tuple[int, ...], rows: Rows, shard: int
+):
+    """The index of each text and of each of its tokens in the flattened rows; -1 for padding."""
     above = shard * rows.rows
-    texts = np.full(shape[0], -1, np.int32)
-    cells = np.full(shape, -1, np.int32)
+    text_index = np.full(shape[0], -1, np.int32)
+    token_index = np.full(shape, -1, np.int32)
     for slot, number in slots:
-        texts[number] = (above + slot.row) * rows.segments + slot.segment
+        text_index[number] = (above + slot.row) * rows.segments + slot.segment
         length = min(slot.length, shape[1])
         first = (above + slot.row) * rows.width + slot.start
-        cells[number, :length] = np.arange(first, first + length)
-    return texts, cells
+        token_index[number, :length] = np.arange(first, first + length)
+    return text_index, token_index
 
 
 def _one_a_row(

@@ -28,20 +28,24 @@ def unpack(
     packed = batch.packed
     assert packed is not None
     sides = (
-        (batch.queries, packed.query_texts, packed.query_cells),
-        (batch.passages, packed.passage_texts, packed.passage_cells),
+        (batch.queries, packed.query_text_index, packed.query_token_index),
+        (batch.passages, packed.passage_text_index, packed.passage_token_index),
     )
     queries, passages = (_side(encoding, *side, mesh) for side in sides)
     return queries, passages
 
 
-def _side(encoding: Encoding, texts: TextBatch, places: Any, cells: Any, mesh: Mesh | None):
+def _side(
+    encoding: Encoding, texts: TextBatch, text_index: Any, token_index: Any, mesh: Mesh | None
+):
     taken = functools.partial(_take, mesh=mesh)
     dense = encoding.dense
     if dense is not None:
-        dense = taken(dense, jnp.asarray(places))[:, None]
-    sparse = None if encoding.sparse is None else taken(encoding.sparse, jnp.asarray(cells))
-    colbert = None if encoding.colbert is None else taken(encoding.colbert, jnp.asarray(cells))
+        dense = taken(dense, jnp.asarray(text_index))[:, None]
+    sparse = None if encoding.sparse is None else taken(encoding.sparse, jnp.asarray(token_index))
+    colbert = (
+        None if encoding.colbert is None else taken(encoding.colbert, jnp.asarray(token_index))
+    )
     return Encoding(dense, sparse, colbert, token_mask(texts))
 
 
