@@ -153,9 +153,9 @@ def valid_passages(targets: Targets, queries: int, mask_duplicates: bool) -> Boo
         same = keys[None] == keys[first][:, None]
         positive = jnp.arange(passages)[None] == first[:, None]
         valid = valid & (~same | positive)
-    if targets.real is not None:
-        real = jnp.asarray(targets.real)
-        valid = valid & real[:, None] & real[owner][None]
+    if targets.is_real is not None:
+        is_real = jnp.asarray(targets.is_real)
+        valid = valid & is_real[:, None] & is_real[owner][None]
     return valid
 
 

@@ -61,16 +61,16 @@ class Scores(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What a batch of queries and their groups of passages is to be trained towards.
+    """Which passages are positives and negatives of each query, and the teacher's scores.
 
-    Passages stand group after group: those of query i are i * g ... i * g + g - 1, the positive
-    first.
+    Passages are in groups of g, in the order of the queries: those of query i are
+    i * g ... i * g + g - 1, the positive first.
     """
 
     in_batch: Bool[Either, " b"]  # may the passages of other queries serve as negatives?
-    passage_keys: Int[Either, " p"]  # equal where the texts are equal
+    passage_keys: Int[Either, " p"]  # hash of each passage's text: equal texts have equal keys
     teacher_scores: Float[Either, "b g"] | None = None  # a re-ranker's, per passage of the group
-    real: Bool[Either, " b"] | None = None  # False where a query and its group only fill the batch
+    is_real: Bool[Either, " b"] | None = None  # False for padding queries; None: all are real
 
 
 class PackedTexts(NamedTuple):

@@ -44,16 +44,16 @@ def padded(texts: Tokenised, spec: Spec, queries: int, pad_id: int) -> TrainBatc
     height = queries * spec.group_size
     passages = _one_a_row(texts.passages, spec.passage_width, height, pad_id)
     count = len(texts.queries)
-    in_batch, real = np.ones(queries, bool), np.zeros(queries, bool)
+    in_batch, is_real = np.ones(queries, bool), np.zeros(queries, bool)
     in_batch[:count] = texts.in_batch
-    real[:count] = True
+    is_real[:count] = True
     keys = np.full(height, -1, np.int32)
     keys[: len(texts.keys)] = texts.keys
     teacher = None
     if spec.scored:
         teacher = np.zeros((queries, spec.group_size), np.float32)
         teacher[:count] = np.asarray(texts.teacher, np.float32).reshape(count, spec.group_size)
-    return TrainBatch(asked, passages, Targets(in_batch, keys, teacher, real))
+    return TrainBatch(asked, passages, Targets(in_batch, keys, teacher, is_real))
 
 
 def packed(

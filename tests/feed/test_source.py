@@ -85,7 +85,7 @@ def test_an_epoch_holds_every_example_with_its_own_passages(model, layout):
     for step in range(len(feed.plan(0).groups)):
         batch = feed.batch(step)
         assert isinstance(batch, TrainBatch)
-        real = np.asarray(batch.targets.real)
+        real = np.asarray(batch.targets.is_real)
         spec = feed.spec(step)
         assert batch.queries.token_ids.shape == (spec.queries, spec.query_width)
         assert batch.passages.token_ids.shape == (spec.queries * 3, spec.passage_width)
@@ -150,9 +150,9 @@ def test_fillings_change_neither_loss_nor_gradients(model, scored):
         for size in (5, 8)
     )
     assert isinstance(full, TrainBatch) and isinstance(filled, TrainBatch)
-    assert filled.targets.real is not None and filled.targets.real.sum() == 5
-    assert full.targets.real is not None and full.targets.real.all()
-    plain = full._replace(targets=full.targets._replace(real=None))
+    assert filled.targets.is_real is not None and filled.targets.is_real.sum() == 5
+    assert full.targets.is_real is not None and full.targets.is_real.all()
+    plain = full._replace(targets=full.targets._replace(is_real=None))
 
     def run(batch):
         def loss(params):
@@ -214,7 +214,7 @@ def test_packed_texts_fill_the_rows_that_they_need(model):
 def test_a_source_without_in_batch_negatives(model):
     batch = make_feed(model, no_in_batch=("one",)).batch(0)
     assert isinstance(batch, TrainBatch)
-    assert not batch.targets.in_batch[batch.targets.real].any()
+    assert not batch.targets.in_batch[batch.targets.is_real].any()
 
 
 def test_plain_texts_have_no_passages(model):

@@ -34,7 +34,7 @@ def make_batches(model) -> list[TrainBatch]:
     examples = in_memory(make_examples(30, negatives=6), model.tokenizer)
     feed = Feed(examples, model.tokenizer, DATA)
     made = [feed.batch(step) for step in range(STEPS)]
-    assert all(isinstance(b, TrainBatch) and b.targets.real.all() for b in made)  # pyright: ignore
+    assert all(isinstance(b, TrainBatch) and b.targets.is_real.all() for b in made)  # pyright: ignore
     return made  # pyright: ignore[reportReturnType]
 
 
