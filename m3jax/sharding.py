@@ -4,6 +4,7 @@ The mesh has three axes: `data` splits batches, `fsdp` splits parameters and bat
 splits the width of matrices.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = P(("data", "fsdp"))  # rows of every batch
+BATCH_AXES = ("data", "fsdp")  # the mesh axes that split the rows of a batch
 
 # Path of a parameter -> the mesh axis of each of its dimensions. Every leaf matches exactly one
 # row. The vocabulary (250,002 = 2 x 3 x 41,667) divides by no usual number of devices, so the
@@ -90,7 +91,12 @@ def param_sharding(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedShardi
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows split over `data` and `fsdp`."""
-    return NamedSharding(mesh, BATCH)
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def batch_shards(mesh: Mesh | None) -> int:
+    """Number of shards of a batch: the size of `data` times that of `fsdp`; 1 without a mesh."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

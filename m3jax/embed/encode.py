@@ -42,7 +42,7 @@ class TextEncoder:
         self.model = model
         self.mesh = mesh
         self.compute = compute
-        self.rows_multiple = mesh.shape["data"] * mesh.shape["fsdp"]
+        self.rows_multiple = sharding.batch_shards(mesh)
         per_device = TOKENS_PER_BATCH.get(jax.default_backend(), TOKENS_PER_BATCH["gpu"])
         self.tokens_per_batch = per_device * self.rows_multiple
         self._functions: dict[tuple[str, ...], Any] = {}

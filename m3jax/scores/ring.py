@@ -18,8 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
 from m3jax.scores import colbert
-
-ROWS = ("data", "fsdp")  # the mesh axes that split a batch
+from m3jax.sharding import BATCH_AXES, batch_shards
 
 
 def ring_colbert_scores(
@@ -35,7 +34,7 @@ def ring_colbert_scores(
 
     Equivalent to it in values and gradients; the result is split by its queries.
     """
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    devices = batch_shards(mesh)
     if devices == 1:
         return colbert.colbert_scores(
             queries, query_mask, passages, passage_mask, chunk, padding_competes
@@ -44,7 +43,7 @@ def ring_colbert_scores(
         chunk = colbert.passages_at_a_time(query_mask.size // devices, passage_mask.shape[1])
     local = functools.partial(_local, devices, chunk, padding_competes)
     return jax.shard_map(
-        local, mesh=mesh, in_specs=(P(ROWS),) * 4, out_specs=P(ROWS), check_vma=False
+        local, mesh=mesh, in_specs=(P(BATCH_AXES),) * 4, out_specs=P(BATCH_AXES), check_vma=False
     )(queries, query_mask, passages, passage_mask)
 
 
@@ -58,10 +57,10 @@ def gathered_scores(
 
     For dense vectors and token weights; equivalent to the plain call in values and gradients.
     """
-    specs = (P(ROWS),) * len(queries) + (P(),) * len(passages)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(ROWS), check_vma=False)(
-        *queries, *passages
-    )
+    specs = (P(BATCH_AXES),) * len(queries) + (P(),) * len(passages)
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs, out_specs=P(BATCH_AXES), check_vma=False
+    )(*queries, *passages)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -81,7 +80,7 @@ def _forward(devices, chunk, padding_competes, queries, query_mask, passages, pa
     visitors = (passages, passage_mask)
     _, (blocks, places) = jax.lax.scan(step, visitors, None, length=devices)
     # Visitor k of device i comes from device i - k: put the blocks where their passages stand.
-    origin = jnp.mod(jax.lax.axis_index(ROWS) - jnp.arange(devices), devices)
+    origin = jnp.mod(jax.lax.axis_index(BATCH_AXES) - jnp.arange(devices), devices)
     blocks = jnp.zeros_like(blocks).at[origin].set(blocks)
     return jnp.moveaxis(blocks, 0, 1).reshape(len(queries), -1), places
 
@@ -96,7 +95,7 @@ def _forward_rule(devices, chunk, padding_competes, queries, query_mask, passage
 def _backward_rule(devices, chunk, padding_competes, kept, gradient):
     queries, query_mask, passages, passage_mask, places = kept
     b = len(queries)
-    origin = jnp.mod(jax.lax.axis_index(ROWS) - jnp.arange(devices), devices)
+    origin = jnp.mod(jax.lax.axis_index(BATCH_AXES) - jnp.arange(devices), devices)
     gradients = jnp.moveaxis(gradient.reshape(b, devices, -1), 1, 0)[origin]
 
     def step(carry, piece):
@@ -130,4 +129,4 @@ _local.defvjp(_forward_rule, _backward_rule)
 def _pass_on(tree, devices: int):
     """Everything to the next device of the ring."""
     ring = [(i, (i + 1) % devices) for i in range(devices)]
-    return jax.tree.map(lambda leaf: jax.lax.ppermute(leaf, ROWS, ring), tree)
+    return jax.tree.map(lambda leaf: jax.lax.ppermute(leaf, BATCH_AXES, ring), tree)

@@ -184,8 +184,11 @@ def _with_sub_tokens(
     while True:
         config = _with_sizes(config, list(config.data.batch_sizes), sub)
         rows = max(sub // widths[1], 1)
-        queries = max(-(-rows // config.data.group_size), _smallest(config, mesh) // _devices(mesh))
-        queries = min(queries * _devices(mesh), config.data.batch_sizes[group])
+        queries = max(
+            -(-rows // config.data.group_size),
+            _smallest(config, mesh) // sharding.batch_shards(mesh),
+        )
+        queries = min(queries * sharding.batch_shards(mesh), config.data.batch_sizes[group])
         if rows == 1 or step_memory(config, model, mesh, queries, widths).total <= allowed:
             return config
         sub = max(sub // 2, widths[1])
@@ -193,7 +196,7 @@ def _with_sub_tokens(
 
 def _largest(config: TrainConfig, model: M3Config, mesh: Mesh, group: int, allowed: float) -> Size:
     """The largest batch of a group; between measured ones memory is taken to be a straight line."""
-    widths, devices = _widths(config, group), _devices(mesh)
+    widths, devices = _widths(config, group), sharding.batch_shards(mesh)
 
     @functools.cache
     def measure(units: int) -> int:
@@ -235,12 +238,12 @@ def _between(low: int, high: int, least: int, most: int, allowed: float) -> int:
 
 def _smallest(config: TrainConfig, mesh: Mesh) -> int:
     """A query a device, but two where a single one has no negative."""
-    alone = config.objective == "m3" and config.data.group_size == 1 and _devices(mesh) == 1
-    return 2 if alone else _devices(mesh)
-
-
-def _devices(mesh: Mesh) -> int:
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    alone = (
+        config.objective == "m3"
+        and config.data.group_size == 1
+        and sharding.batch_shards(mesh) == 1
+    )
+    return 2 if alone else sharding.batch_shards(mesh)
 
 
 def _widths(config: TrainConfig, group: int) -> tuple[int, int]:

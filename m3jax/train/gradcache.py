@@ -11,7 +11,6 @@ no activation outlives its part, for all heads and the teacher together.
 Dropout draws a part's masks from the part's number, in every way and in both passes.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from m3jax.config import ComputeConfig, LossConfig, M3Config, StepConfig
 from m3jax.model.m3 import Params, encode_batch
-from m3jax.scores.ring import ROWS
+from m3jax.sharding import BATCH_AXES, batch_shards
 from m3jax.train.objectives import Metrics, check_batch, loss_of_encodings, objective
 from m3jax.types import Encoding, TextBatch, TrainBatch
 
@@ -166,7 +165,7 @@ def parts_of(rows: int, width: int, devices: int, sub_tokens: int) -> int:
 
 def _count(texts: TextBatch, setting: Setting) -> int:
     rows, width = texts.token_ids.shape
-    return parts_of(rows, width, _devices(setting.mesh), setting.step.sub_tokens)
+    return parts_of(rows, width, batch_shards(setting.mesh), setting.step.sub_tokens)
 
 
 def _parts(texts: TextBatch, setting: Setting) -> TextBatch:
@@ -184,21 +183,21 @@ def _fold(key: jax.Array | None, number) -> jax.Array | None:
 
 def _split(leaf, parts: int, mesh: Mesh | None):
     """[n, ...] to [k, r, ...], each part with rows of every device: nothing moves between them."""
-    devices = _devices(mesh)
+    devices = batch_shards(mesh)
     rows = leaf.shape[0] // (devices * parts)
     leaf = leaf.reshape(devices, parts, rows, *leaf.shape[1:])
     leaf = jnp.moveaxis(leaf, 1, 0).reshape(parts, devices * rows, *leaf.shape[3:])
-    return _placed(leaf, P(None, ROWS), mesh)
+    return _placed(leaf, P(None, BATCH_AXES), mesh)
 
 
 def _whole(parts: Any, setting: Setting) -> Any:
     """The inverse of `_split`, for every leaf."""
-    devices = _devices(setting.mesh)
+    devices = batch_shards(setting.mesh)
 
     def join(leaf):
         k, r = leaf.shape[0], leaf.shape[1] // devices
         leaf = jnp.moveaxis(leaf.reshape(k, devices, r, *leaf.shape[2:]), 0, 1)
-        return _placed(leaf.reshape(devices * k * r, *leaf.shape[3:]), P(ROWS), setting.mesh)
+        return _placed(leaf.reshape(devices * k * r, *leaf.shape[3:]), P(BATCH_AXES), setting.mesh)
 
     return jax.tree.map(join, parts)
 
@@ -207,8 +206,3 @@ def _placed(leaf, spec: P, mesh: Mesh | None):
     if mesh is None:
         return leaf
     return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
-
-
-@functools.cache
-def _devices(mesh: Mesh | None) -> int:
-    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]

@@ -19,8 +19,7 @@ from m3jax.feed.source import Feed, Part
 
 def part_of(mesh: Mesh) -> Part:
     """The part of every global batch that this process makes."""
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    return Part(jax.process_index(), jax.process_count(), shards)
+    return Part(jax.process_index(), jax.process_count(), sharding.batch_shards(mesh))
 
 
 def host_batches(

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from m3jax.model.heads import token_mask
-from m3jax.scores.ring import ROWS
+from m3jax.sharding import BATCH_AXES, batch_shards
 from m3jax.types import Encoding, TextBatch, TrainBatch
 
 
@@ -53,15 +53,19 @@ def _take(
     values: Float[Array, "r w *c"], places: Int[Array, "b ..."], mesh: Mesh | None
 ) -> Float[Array, "b ..."]:
     """Rows of `values` flattened over its two leading axes; 0 where the place is -1."""
-    if mesh is None or mesh.shape["data"] * mesh.shape["fsdp"] == 1:
+    if mesh is None or batch_shards(mesh) == 1:
         return _rows(values, places, 0)
 
     def local(values, places):
-        first = jax.lax.axis_index(ROWS) * values.shape[0] * values.shape[1]
+        first = jax.lax.axis_index(BATCH_AXES) * values.shape[0] * values.shape[1]
         return _rows(values, places, first.astype(places.dtype))
 
     return jax.shard_map(
-        local, mesh=mesh, in_specs=(P(ROWS), P(ROWS)), out_specs=P(ROWS), check_vma=False
+        local,
+        mesh=mesh,
+        in_specs=(P(BATCH_AXES), P(BATCH_AXES)),
+        out_specs=P(BATCH_AXES),
+        check_vma=False,
     )(values, places)
 
 

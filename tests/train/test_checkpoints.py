@@ -16,7 +16,7 @@ from m3jax.train.checkpoints import Checkpoints
 
 def state_of(value: float, mesh=None, size=64):
     mesh = mesh or sharding.make_mesh(8, 1, 1)
-    rows = NamedSharding(mesh, P(("data", "fsdp")))
+    rows = NamedSharding(mesh, P(sharding.BATCH_AXES))
     table = jax.device_put(jnp.full((size, 4), value), rows)
     return {"table": table, "step": jnp.int32(value), "nothing": None}
 

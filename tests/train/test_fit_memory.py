@@ -40,7 +40,7 @@ def planned(monkeypatch):
 
     def memory(config, model, mesh, queries, widths):
         calls.append((queries, widths))
-        local = queries // (mesh.shape["data"] * mesh.shape["fsdp"])
+        local = queries // sharding.batch_shards(mesh)
         tokens = local * (widths[0] + config.data.group_size * widths[1])
         alive = tokens
         if config.step.split != "none":
