@@ -4,12 +4,12 @@ Never imports JAX.
 """
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, Integer, UInt64
 
 LONG_TEXT = 100  # characters; only longer texts are cut in thirds
 
 
-def mix(*numbers: int | NDArray[np.integer]) -> NDArray[np.uint64]:
+def mix(*numbers: int | Integer[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
     """A well-mixed 64-bit hash of integers, element by element.
 
     The finaliser of SplitMix64 (Steele et al. 2014) over each number in turn.
@@ -25,7 +25,7 @@ def mix(*numbers: int | NDArray[np.integer]) -> NDArray[np.uint64]:
     return np.asarray(state)
 
 
-def uniform(*numbers: int | NDArray[np.integer]) -> NDArray[np.float64]:
+def uniform(*numbers: int | Integer[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
     """`mix` as numbers in [0, 1)."""
     return np.asarray((mix(*numbers) >> np.uint64(11)).astype(np.float64) / 2.0**53)
 

@@ -82,7 +82,7 @@ def hub_reader(
         import datasets
     except ImportError as error:
         raise ImportError(
-            f"{repository!r} is read with datasets: pip install datasets; or name local files"
+            f"{repository!r} is read with datasets: pip install 'm3jax[hub]', or name local files"
         ) from error
     try:
         table: Any = datasets.load_dataset(
