@@ -19,7 +19,12 @@ def inner(query: np.ndarray, documents: np.ndarray) -> np.ndarray:
 
 
 def lexical(query: dict[int, float], document: dict[int, float]) -> float:
-    return sum((query[t] * document[t] for t in sorted(query) if t in document), 0.0)
+    """The products added in the order of the tokens; `sum` rounds less from Python 3.12 on."""
+    total = 0.0
+    for token in sorted(query):
+        if token in document:
+            total += query[token] * document[token]
+    return total
 
 
 def dictionaries(matrix) -> list[dict[int, float]]:
