@@ -87,8 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_prune(prune: argparse.ArgumentParser) -> None:
     prune.add_argument("--texts", nargs="+", required=True, metavar="PATH", help="training files")
-    prune.add_argument("--kind", choices=("examples", "texts"), default="examples",
-                       help="pairs (default), or {\"text\": ...} a line")  # fmt: skip
+    add_format(prune)
     prune.add_argument("--min-count", type=int, default=1, help="occurrences that keep a piece")
     prune.add_argument("--size", type=int, help="of the vocabulary, at most")
     prune.add_argument("--power", type=float, default=1.0, metavar="P",
@@ -194,7 +193,7 @@ def _texts(options: argparse.Namespace):
     from m3jax.data.examples import read_records_of
     from m3jax.io.jsonl import BadRecords
 
-    for _, values, example in read_records_of(options.texts, options.kind, BadRecords(0)):
+    for _, values, example in read_records_of(options.texts, options.format, BadRecords(0)):
         language = example.lang or example.source
         yield language, example.query
         for text in (*example.positives, *example.negatives):

@@ -27,7 +27,7 @@ examples:
   m3jax data build --input train/ --output train-data --tokenizer BAAI/bge-m3
   m3jax data split-by-length --input train.jsonl --output by-length --tokenizer BAAI/bge-m3
   m3jax data sources --stage finetune
-  m3jax data pairs --kind title-body --input wiki.jsonl.zst --output pairs.jsonl.gz
+  m3jax data pairs --extractor title-body --input wiki.jsonl.zst --output pairs.jsonl.gz
 """
 
 

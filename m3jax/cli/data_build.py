@@ -11,13 +11,13 @@ EXAMPLES = """\
 examples:
   m3jax data build --input train/ --output train-data --tokenizer BAAI/bge-m3
   m3jax data build --input a.jsonl.gz 'b/*.parquet' --output data --tokenizer DIR --skip-bad 100
-  m3jax data build --kind texts --input wiki.jsonl.zst --output wiki-data --tokenizer DIR
+  m3jax data build --format texts --input wiki.jsonl.zst --output wiki-data --tokenizer DIR
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data build`."""
-    from m3jax.cli.options import add_kind
+    from m3jax.cli.options import add_format
 
     parser.add_argument(
         "--input", nargs="+", required=True, metavar="PATH", help="files, directories, globs"
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="threads of the tokenizer (default: all cores)"
     )
-    add_kind(parser)
+    add_format(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
             options.input,
             options.output,
             tokenizer,
-            kind=options.kind,
+            record_format=options.format,
             skip_bad=options.skip_bad,
             progress=progress,
         )

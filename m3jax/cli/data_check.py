@@ -20,7 +20,7 @@ LISTED = 12  # languages, sources, keys
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data check`."""
-    from m3jax.cli.options import add_kind
+    from m3jax.cli.options import add_format
 
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, directory or glob")
     parser.add_argument("--tokenizer", metavar="DIR", help="lengths in its tokens, not characters")
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-bad", type=int, default=0, metavar="N", help="bad records that are all right"
     )
     parser.add_argument("--json", metavar="FILE", help="write the report here too")
-    add_kind(parser)
+    add_format(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
 
     tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
     with counting("examples checked") as progress:
-        report = check(options.paths, tokenizer=tokenizer, kind=options.kind, progress=progress)
+        report = check(
+            options.paths, tokenizer=tokenizer, record_format=options.format, progress=progress
+        )
     _print(report)
     if options.json:
         text = json.dumps(report.to_json(), indent=2, ensure_ascii=True)
@@ -99,15 +101,19 @@ def _counts(counter: Counter) -> str:
 def _histogram(report):
     from rich.table import Table
 
-    from m3jax.data.check import EDGES
+    from m3jax.data.check import LENGTH_BOUNDARIES
 
     table = Table(title=f"texts by length in {report.unit}", title_justify="left")
     table.add_column("length", justify="right")
     for name in report.lengths:
         table.add_column(name, justify="right")
-    for number, start in enumerate(EDGES):
+    for number, start in enumerate(LENGTH_BOUNDARIES):
         if any(lengths.bins[number] for lengths in report.lengths.values()):
-            end = f"{EDGES[number + 1] - 1}" if number + 1 < len(EDGES) else ""
+            end = (
+                f"{LENGTH_BOUNDARIES[number + 1] - 1}"
+                if number + 1 < len(LENGTH_BOUNDARIES)
+                else ""
+            )
             counts = [f"{lengths.bins[number]:,}" for lengths in report.lengths.values()]
             table.add_row(f"{start}-{end}", *counts)
     for name, values in (

@@ -10,22 +10,24 @@ import argparse
 
 EXAMPLES = """\
 examples:
-  m3jax data pairs --kind title-body --input wiki.jsonl.zst --output wiki-pairs.jsonl.gz
-  m3jax data pairs --kind parallel --input 'nllb/*.parquet' --output par.jsonl.gz \\
+  m3jax data pairs --extractor title-body --input wiki.jsonl.zst --output wiki-pairs.jsonl.gz
+  m3jax data pairs --extractor parallel --input 'nllb/*.parquet' --output par.jsonl.gz \\
       --near-duplicates 0
-  m3jax data pairs --kind title-abstract --input papers.jsonl --output pairs.jsonl.gz \\
+  m3jax data pairs --extractor title-abstract --input papers.jsonl --output pairs.jsonl.gz \\
       --relevance BAAI/bge-m3 --min-relevance 0.4 --report report.json
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data pairs`."""
+    from m3jax.cli.options import deprecated_alias
     from m3jax.data.cleaning import Limits
-    from m3jax.data.extract import KINDS
+    from m3jax.data.extract import EXTRACTORS
 
     limits = Limits()
     add = parser.add_argument
-    add("--kind", required=True, choices=sorted(KINDS), help="what the records are")
+    add("--extractor", required=True, choices=sorted(EXTRACTORS), help="the form of the records")
+    deprecated_alias(parser, "--kind", "--extractor")
     add("--input", nargs="+", required=True, metavar="PATH", help="files, directories, globs")
     add("--output", required=True, metavar="FILE.jsonl[.gz|.zst]", help="a new file")
     add("--report", metavar="JSON", help="also write the counts to a file")
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     relevance = _relevance(options.relevance) if options.relevance else None
     bad, seen, dropped, kept = BadRecords(options.skip_bad), Counter(), Counter(), 0
     with new_file(options.output) as write, counting("pairs kept") as progress:
-        found = _extracted(options.kind, options.input, bad, seen)
+        found = _extracted(options.extractor, options.input, bad, seen)
         for kept, pair in enumerate(clean(found, limits, dropped, relevance=relevance), start=1):
             write(json.dumps(pair.record(), ensure_ascii=False) + "\n")
             if kept % 1000 == 0:
@@ -82,15 +84,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _extracted(kind: str, inputs: list[str], bad, seen):
+def _extracted(extractor: str, inputs: list[str], bad, seen):
     from m3jax.data.examples import example_files, read_values
-    from m3jax.data.extract import KINDS
+    from m3jax.data.extract import EXTRACTORS
 
     for file in example_files(inputs):
         for place, values in read_values(file, bad):
             seen["records"] += 1
             try:
-                found = list(KINDS[kind](values))
+                found = list(EXTRACTORS[extractor](values))
             except ValueError as error:
                 bad(ValueError(f"{place}: {error}"))
                 continue

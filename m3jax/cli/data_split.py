@@ -9,26 +9,28 @@ import argparse
 EXAMPLES = """\
 examples:
   m3jax data split-by-length --input train.jsonl --output by-length --tokenizer DIR
-  m3jax data split-by-length --input train/ --output out --tokenizer DIR --edges 0,512,2048
+  m3jax data split-by-length --input train/ --output out --tokenizer DIR --length-boundaries 0,512,2048
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data split-by-length`."""
-    from m3jax.data.split import EDGES
+    from m3jax.cli.options import deprecated_alias
+    from m3jax.data.split import LENGTH_BOUNDARIES
 
     parser.add_argument(
         "--input", nargs="+", required=True, metavar="PATH", help="files, directories, globs"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new directory")
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help="of the model to train")
-    default = ",".join(map(str, EDGES))
+    default = ",".join(map(str, LENGTH_BOUNDARIES))
     parser.add_argument(
-        "--edges", default=default, metavar="L,L,...", help=f"in tokens (default: {default})"
+        "--length-boundaries", default=default, metavar="L,L,...", help=f"in tokens (default: {default})"
     )
     parser.add_argument(
         "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records"
     )
+    deprecated_alias(parser, "--edges", "--length-boundaries")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,16 +40,18 @@ def run(options: argparse.Namespace) -> int:
     from m3jax.data.split import split_by_length
 
     try:
-        edges = tuple(int(edge) for edge in options.edges.split(","))
+        boundaries = tuple(int(text) for text in options.length_boundaries.split(","))
     except ValueError as error:
-        raise ValueError(f"--edges must be numbers with commas, got {options.edges!r}") from error
+        raise ValueError(
+            f"--length-boundaries must be numbers with commas, got {options.length_boundaries!r}"
+        ) from error
     tokenizer = load_tokenizer(options.tokenizer)
     with counting("examples written") as progress:
         counts = split_by_length(
             options.input,
             options.output,
             tokenizer,
-            edges=edges,
+            boundaries=boundaries,
             skip_bad=options.skip_bad,
             progress=progress,
         )

@@ -42,7 +42,7 @@ def _rows(name: str) -> dict[str, Any]:
     if (Path(name) / build.METADATA).is_file():
         examples = build.open_examples(Path(name))
         return {
-            "kind": examples.kind,
+            "records": examples.record_format,
             "examples": len(examples),
             "texts": len(examples.lengths),
             "tokens": f"{int(examples.lengths.sum()):,}",

@@ -148,11 +148,12 @@ def load_tokenizer(name: str):
     return tokenizer.load(pretrained.resolve(name))
 
 
-def add_kind(parser: argparse.ArgumentParser) -> None:
-    """--kind: what a record is."""
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """--format: the form of the records."""
     parser.add_argument(
-        "--kind",
+        "--format",
         choices=("examples", "texts"),
         default="examples",
-        help='{"query", "pos", "neg"} or, for RetroMAE, {"text"} (default: examples)',
+        help='records {"query", "pos", "neg"} or, for RetroMAE, {"text"} (default: examples)',
     )
+    deprecated_alias(parser, "--kind", "--format")

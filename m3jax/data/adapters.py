@@ -1,8 +1,8 @@
-"""Records of public data sets, as they are published, to training examples. Never imports JAX.
+"""Converts records of public data sets, in their published form, to training examples.
 
-An adapter is a pure function of one record to the examples in it: none where the record has
-nothing to learn from (a question without answer, a pair that means different things). It raises
-KeyError or TypeError for a record of another shape; `sources` puts the place in front.
+An adapter is a pure function from one record to its examples. A record without a positive pair (a
+question without an answer, a pair of different meaning) gives none. It raises KeyError or TypeError
+for a record of another form; `registry` adds the place.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,14 +16,14 @@ Adapter = Callable[[Record], Iterator[Example]]
 
 
 def training(record: Record) -> Iterator[Example]:
-    """The field's own: {"query", "pos": [...], "neg": [...]}, with all that may stand beside."""
+    """The training format: {"query", "pos": [...], "neg": [...]} and its optional keys."""
     yield parse_example(record, "record")
 
 
 def squad(record: Record) -> Iterator[Example]:
-    """SQuAD, XQuAD, MLQA: a question a row, or the original file's articles with paragraphs.
+    """SQuAD, XQuAD, MLQA: one question per row, or the articles of the original files.
 
-    Questions that their paragraph does not answer (SQuAD 2.0) are left out.
+    Questions that their paragraph does not answer (SQuAD 2.0) are skipped.
     """
     if "paragraphs" in record:
         for paragraph in record["paragraphs"]:
@@ -45,7 +45,7 @@ def passages(record: Record) -> Iterator[Example]:
 
 
 def contexts(record: Record) -> Iterator[Example]:
-    """The retriever files of DPR (Natural Questions, TriviaQA), or Tevatron's copies of them."""
+    """The retriever files of DPR (Natural Questions, TriviaQA), or Tevatron's copies."""
     if "positive_passages" in record:
         yield from passages(record)
         return
@@ -71,9 +71,12 @@ def hotpotqa(record: Record) -> Iterator[Example]:
 
 
 def msmarco(record: Record) -> Iterator[Example]:
-    """MS MARCO v1.1, v2.1: the selected passages of ten; queries without one are left out."""
-    found = record["passages"]
-    rows = list(zip(found["is_selected"], found["passage_text"], strict=True))
+    """MS MARCO v1.1, v2.1: the selected ones of ten passages are positives.
+
+    Queries without a selected passage are skipped.
+    """
+    listed = record["passages"]
+    rows = list(zip(listed["is_selected"], listed["passage_text"], strict=True))
     positives = tuple(text for selected, text in rows if selected)
     if positives:
         negatives = tuple(text for selected, text in rows if not selected)
@@ -81,7 +84,7 @@ def msmarco(record: Record) -> Iterator[Example]:
 
 
 def triple(record: Record) -> Iterator[Example]:
-    """NLI as SimCSE has it: a sentence, one it entails, one it contradicts."""
+    """NLI in SimCSE's form: a sentence, one it entails, one it contradicts."""
     yield Example(record["sent0"], (record["sent1"],), (record["hard_neg"],))
 
 
@@ -105,9 +108,9 @@ def dureader(record: Record) -> Iterator[Example]:
 
 
 def instruction(record: Record) -> Iterator[Example]:
-    """An instruction, with its input where it has one, and the output."""
-    asked = " ".join(part for part in (record["instruction"], record.get("input")) if part)
-    yield Example(asked, (record["output"],))
+    """An instruction, followed by its input if it has one, and the output."""
+    query = " ".join(part for part in (record["instruction"], record.get("input")) if part)
+    yield Example(query, (record["output"],))
 
 
 def prompted(record: Record) -> Iterator[Example]:
@@ -116,12 +119,12 @@ def prompted(record: Record) -> Iterator[Example]:
 
 
 def title_body(record: Record) -> Iterator[Example]:
-    """Wikipedia, news, web pages: the title asks for the text."""
+    """Wikipedia, news, web pages: the title is the query."""
     yield Example(record["title"], (record["text"],), id=str(record.get("id", "")))
 
 
 def title_abstract(record: Record) -> Iterator[Example]:
-    """S2ORC and other papers; one without an abstract is left out."""
+    """S2ORC and other papers; one without an abstract is skipped."""
     if record["abstract"]:
         yield Example(record["title"], (record["abstract"],))
 

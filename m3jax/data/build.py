@@ -1,15 +1,13 @@
 """Training examples on disk with random access, and the token lengths of all their texts.
 
-A TensorFlow Datasets data set in ArrayRecord format (TensorFlow itself is not needed) with NumPy
-arrays beside it, which are mapped and never read whole:
+The examples are a TensorFlow Datasets data set in ArrayRecord format (TensorFlow is not needed).
+NumPy arrays beside it are memory-mapped:
 
     offsets.npy    int64  [n + 1]  lengths[offsets[i] : offsets[i + 1]] belong to example i
     lengths.npy    int32  [sum]    tokens of prompt + query, of each positive, of each negative
     positives.npy  int32  [n]      number of positives
-    sources.npy    uint16 [n]      number of the source, named in m3jax_data.json
+    sources.npy    uint16 [n]      position in m3jax_data.json's list of sources
     flags.npy      uint8  [n]      bit 0: in_batch, bit 1: has a teacher score for every passage
-
-Never imports JAX.
 """
 
 import contextlib
@@ -55,26 +53,26 @@ def build(
     output: Path | str,
     tokenizer: Tokenizer,
     *,
-    kind: str = "examples",
+    record_format: str = "examples",
     skip_bad: int = 0,
     shard_size: int = SHARD_SIZE,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Writes the data set of some files in bounded memory; returns what m3jax_data.json says.
+    """Builds a data set from files in bounded memory; returns the contents of m3jax_data.json.
 
-    Nothing stands under `output` until it is whole; FileExistsError where something does already.
-    `kind` is "examples" or "texts"; `progress` is told how many examples are written. Raises what
-    `examples.read_examples` raises, and ValueError where there is no example at all.
+    `output` appears when it is complete. `record_format` is "examples" or "texts". `progress` is
+    called with the number of examples written. Raises FileExistsError if `output` exists, the
+    errors of `examples.read_examples`, and ValueError if there is no example.
     """
     bad = BadRecords(skip_bad)
-    records = read_records_of(inputs, kind, bad)
+    records = read_records_of(inputs, record_format, bad)
     names = [str(path) for path in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     with new_directory(output) as scratch:
         counts = _write(scratch, (record[2] for record in records), tokenizer, shard_size, progress)
         metadata = {
             "format": FORMAT,
             "version": VERSION,
-            "kind": kind,
+            "kind": record_format,
             "tokenizer": tokenizer.fingerprint(),
             **counts,
             "inputs": names,
@@ -82,7 +80,7 @@ def build(
             "files": {f.name: f.stat().st_size for f in sorted(scratch.iterdir())},
         }
         text = json.dumps(metadata, indent=2, ensure_ascii=False)
-        # A lone surrogate in a name becomes JSON's own escape for it.
+        # A lone surrogate in a name is written as its JSON escape.
         (scratch / METADATA).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     return metadata
 
@@ -94,7 +92,7 @@ def _write(
     shard_size: int,
     progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
-    """Writes the records and the arrays; returns the counts."""
+    """Writes records and arrays; returns counts."""
     writer = _record_writer(directory, shard_size)
     with contextlib.ExitStack() as stack:
         arrays = {
@@ -132,7 +130,7 @@ def _stream(
         if progress:
             progress(done)
     if not done:
-        raise ValueError("the inputs hold no example at all: nothing to build")
+        raise ValueError("the inputs hold no example: nothing to build")
     return {
         "examples": done,
         "texts": arrays["lengths"].size,
@@ -145,7 +143,7 @@ def _stream(
 def _number(sources: dict[str, list[int]], name: str) -> int:
     entry = sources.setdefault(name, [len(sources), 0])
     if entry[0] > np.iinfo(np.uint16).max:
-        raise ValueError(f"more than 65,536 sources; the first too many is {name!r}")
+        raise ValueError(f"more than 65,536 sources; the first that does not fit is {name!r}")
     entry[1] += 1
     return entry[0]
 
@@ -158,21 +156,26 @@ def _flags(example: Example) -> int:
 
 
 def _record_writer(directory: Path, shard_size: int) -> tfds.core.SequentialWriter:
-    """TFDS's writer of a stream; its ArrayRecord branch needs no TensorFlow."""
+    """TFDS's streaming writer; for ArrayRecord it does not need TensorFlow."""
     text, strings = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
-    # As bytes, since a tf.train.Example holds numbers as float32.
+    # As bytes, since tf.train.Example stores numbers as float32.
     scores = tfds.features.Tensor(shape=(None,), dtype=np.float64, encoding="bytes")
     features = {
-        "query": text, "positives": strings, "negatives": strings,
-        "positive_scores": scores, "negative_scores": scores,
-        "has_positive_scores": np.bool_, "has_negative_scores": np.bool_,
-        "prompt": text, "id": text, "lang": text, "source": text, "in_batch": np.bool_,
-    }  # fmt: skip
+        "query": text,
+        "positives": strings,
+        "negatives": strings,
+        "positive_scores": scores,
+        "negative_scores": scores,
+        "has_positive_scores": np.bool_,
+        "has_negative_scores": np.bool_,
+        **dict.fromkeys(("prompt", "id", "lang", "source"), text),
+        "in_batch": np.bool_,
+    }
     identity = DatasetIdentity(
         name=NAME,
         version=tfds.core.Version(f"{VERSION}.0.0"),
         data_dir=str(directory),
-        module_name=__name__,
+        module_name=NAME,
     )
     info = tfds.core.DatasetInfo(builder=identity, features=tfds.features.FeaturesDict(features))
     writer = tfds.core.SequentialWriter(info, shard_size, file_format="array_record")
@@ -181,7 +184,7 @@ def _record_writer(directory: Path, shard_size: int) -> tfds.core.SequentialWrit
 
 
 def _encode(example: Example) -> dict[str, Any]:
-    """An example as TFDS's features have it; lone surrogates, which are no UTF-8, are kept."""
+    """The TFDS features of an example; lone surrogates, which UTF-8 excludes, are kept."""
 
     def raw(text: str) -> bytes:
         return text.encode("utf-8", "surrogatepass")
@@ -220,13 +223,13 @@ def _decode(item: dict[str, Any]) -> Example:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExampleSet:
-    """What `build` wrote, opened; the arrays are mapped, an example is read when asked for.
+    """An opened data set of `build`: memory-mapped arrays, and examples read by index.
 
-    Pickled it is its directory: a worker process opens the files again.
+    It is pickled as its directory, so that a worker process opens the files itself.
     """
 
     directory: Path
-    kind: str
+    record_format: str  # "examples" or "texts"
     tokenizer: str  # fingerprint
     sources: tuple[str, ...]
     offsets: Int[np.ndarray, " ends"]
@@ -239,33 +242,33 @@ class ExampleSet:
         return len(self.positives)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        return _decode(self._source[self._place(index)])
+        return _decode(self._records[self._number(index)])
 
     def __reduce__(self):
         return open_examples, (self.directory,)
 
     def lengths_of(self, index: SupportsIndex) -> Int[np.ndarray, " t"]:
-        """Tokens of prompt + query, of each positive, of each negative of an example."""
-        place = self._place(index)
-        return self.lengths[self.offsets[place] : self.offsets[place + 1]]
+        """Tokens of prompt + query, of each positive and of each negative of an example."""
+        number = self._number(index)
+        return self.lengths[self.offsets[number] : self.offsets[number + 1]]
 
-    def _place(self, index: SupportsIndex) -> int:
+    def _number(self, index: SupportsIndex) -> int:
         number = operator.index(index)
         if not -len(self) <= number < len(self):
             raise IndexError(f"example {number} of {len(self)} in {self.directory}")
         return number % len(self)
 
     @functools.cached_property
-    def _source(self) -> Any:
+    def _records(self) -> Any:
         splits: Any = tfds.builder_from_directory(str(self.directory)).as_data_source()
         return splits[SPLIT]
 
 
 def open_examples(directory: Path | str) -> ExampleSet:
-    """Opens a directory of `build`.
+    """Opens a data set that `build` wrote.
 
-    Raises FileNotFoundError or ValueError, naming the file, where it is missing, cut off, or of
-    another version.
+    Raises FileNotFoundError or ValueError naming the file that is missing, truncated, or of another
+    version.
     """
     directory = Path(directory).absolute()
     metadata = _read_metadata(directory)
@@ -297,25 +300,25 @@ def _read_metadata(directory: Path) -> dict[str, Any]:
     path = directory / METADATA
     if not path.is_file():
         missing = "no such directory" if not directory.is_dir() else f"it has no {METADATA}"
-        raise FileNotFoundError(f"{directory} is no data set of `m3jax data build`: {missing}")
+        raise FileNotFoundError(f"{directory} is not a data set of `m3jax data build`: {missing}")
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
-    found = (metadata.get("format"), metadata.get("version"))
-    if found != (FORMAT, VERSION):
+    identity = (metadata.get("format"), metadata.get("version"))
+    if identity != (FORMAT, VERSION):
         raise ValueError(
-            f"{path} is of format {found[0]!r} version {found[1]!r}; this release reads "
+            f"{path} is of format {identity[0]!r} version {identity[1]!r}; this release reads "
             f"{FORMAT!r} version {VERSION}: build the data set again"
         )
     return metadata
 
 
 def check_tokenizer(examples: ExampleSet, tokenizer: Tokenizer, sample: int = 64) -> None:
-    """Refuses a tokenizer that gives other lengths than those stored, by ValueError.
+    """Raises ValueError if `tokenizer` gives other lengths than those stored.
 
-    Another file that agrees on `sample` examples, spread evenly, is only logged: the same
-    tokenizer may have been saved anew.
+    If its file differs but the lengths of `sample` evenly spaced examples agree, a warning is
+    logged: the same tokenizer may have been saved again.
     """
     if tokenizer.fingerprint() == examples.tokenizer:
         return
@@ -330,5 +333,7 @@ def check_tokenizer(examples: ExampleSet, tokenizer: Tokenizer, sample: int = 64
             )
     logging.getLogger(__name__).warning(
         "%s was built with another tokenizer.json than that of %s; the lengths of %d agree",
-        examples.directory, tokenizer.directory, min(sample, len(examples)),
-    )  # fmt: skip
+        examples.directory,
+        tokenizer.directory,
+        min(sample, len(examples)),
+    )

@@ -1,9 +1,8 @@
-"""Filters for pairs from raw text, each counted: what is left is worth training on.
+"""Filters for pairs from raw text; each counts what it drops.
 
-In the order they are applied, cheap ones first: too short, query and passage the same, too
-repetitive, wrong script, exact duplicate, near duplicate, low relevance. Memory: 16 bytes a pair
-for exact duplicates, about 2 kB for near ones. Deterministic; the first of duplicates stays.
-Never imports JAX.
+They are applied in this order, cheap ones first: too short, query equal to passage, too repetitive,
+wrong script, exact duplicate, near duplicate, low relevance. The first of several duplicates stays.
+Memory: 16 bytes per pair for exact duplicates, about 2 kB for near ones. Deterministic.
 """
 
 import dataclasses
@@ -18,17 +17,37 @@ from m3jax.data.extract import Pair
 from m3jax.io.hashing import new_digest
 
 # Languages written in one script, by the first word of its letters' Unicode names.
-_SCRIPTS = {
-    "ARABIC": "ar arz ckb fa ks ps sd ug ur",
-    "ARMENIAN": "hy", "BENGALI": "as bn", "CYRILLIC": "ba be bg kk ky mk mn ru tg tt uk",
-    "DEVANAGARI": "bho hi mai mr ne sa", "ETHIOPIC": "am ti", "GEORGIAN": "ka", "GREEK": "el",
-    "GUJARATI": "gu", "GURMUKHI": "pa", "HANGUL": "ko", "HEBREW": "he yi", "KANNADA": "kn",
-    "KHMER": "km", "LAO": "lo", "MALAYALAM": "ml", "MYANMAR": "my", "ORIYA": "or", "SINHALA": "si",
-    "TAMIL": "ta", "TELUGU": "te", "THAI": "th", "TIBETAN": "bo", "CJK": "zh",
-    "LATIN": "af ca cs cy da de en es et eu fi fr ga gl hr hu id is it lt lv ms nl no pl pt ro sk "
-    "sl sq sv sw tl tr vi yo zu",
-}  # fmt: skip
-SCRIPTS = {code: {script} for script, codes in _SCRIPTS.items() for code in codes.split()}
+_SCRIPTS = """\
+ARABIC ar arz ckb fa ks ps sd ug ur
+ARMENIAN hy
+BENGALI as bn
+CJK zh
+CYRILLIC ba be bg kk ky mk mn ru tg tt uk
+DEVANAGARI bho hi mai mr ne sa
+ETHIOPIC am ti
+GEORGIAN ka
+GREEK el
+GUJARATI gu
+GURMUKHI pa
+HANGUL ko
+HEBREW he yi
+KANNADA kn
+KHMER km
+LAO lo
+LATIN af ca cs cy da de en es et eu fi fr ga gl hr hu id is it lt lv ms nl no pl pt ro sk sl sq sv
+LATIN sw tl tr vi yo zu
+MALAYALAM ml
+MYANMAR my
+ORIYA or
+SINHALA si
+TAMIL ta
+TELUGU te
+THAI th
+TIBETAN bo
+"""
+SCRIPTS = {
+    code: {script} for script, *codes in map(str.split, _SCRIPTS.splitlines()) for code in codes
+}
 SCRIPTS |= {"ja": {"CJK", "HIRAGANA", "KATAKANA"}}
 SHINGLE = 5  # characters, of near duplicates
 GRAM = 10  # characters, of repetition
@@ -40,19 +59,19 @@ Relevance = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a pair must satisfy; 0 turns a filter off."""
+    """Thresholds of the filters; 0 turns a filter off."""
 
     query_chars: int = 4
     passage_chars: int = 20
     distinct: float = 0.5  # share of distinct 10-grams among a text's 10-grams
     script: float = 0.5  # share of letters in the script of the declared language
-    near_duplicates: float = 0.8  # Jaccard similarity of passages' 5-grams from which they are one
-    relevance: float = 0.0  # least score of query and passage by the model
+    near_duplicates: float = 0.8  # Jaccard similarity of 5-grams from which passages are duplicates
+    relevance: float = 0.0  # minimum score of query and passage by the model
 
     def __post_init__(self):
         for name in ("distinct", "script", "near_duplicates"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 
 def clean(
@@ -63,10 +82,10 @@ def clean(
     relevance: Relevance | None = None,
     batch: int = 256,
 ) -> Iterator[Pair]:
-    """The pairs that pass every filter, in order; `dropped` counts the others by reason.
+    """Yields the pairs that pass all filters, in order; `dropped` counts the others by reason.
 
-    `relevance` scores lists of queries and passages, one number a pair. Raises ImportError where
-    near duplicates are asked for without the library.
+    `relevance` maps lists of queries and passages to one score per pair. Raises ImportError if near
+    duplicates are to be removed and rensa is not installed.
     """
     checks = _checks(limits)
 
@@ -81,58 +100,61 @@ def clean(
     if relevance is None or not limits.relevance:
         yield from passing()
         return
-    left = passing()
-    while some := tuple(itertools.islice(left, batch)):
-        scores = relevance([p.query for p in some], [p.passage for p in some])
-        for pair, score in zip(some, scores, strict=True):
+    remaining = passing()
+    while group := tuple(itertools.islice(remaining, batch)):
+        scores = relevance([p.query for p in group], [p.passage for p in group])
+        for pair, score in zip(group, scores, strict=True):
             if score >= limits.relevance:
                 yield pair
             else:
                 dropped["low relevance"] += 1
 
 
-def repetitive(text: str, least: float) -> bool:
-    """Are fewer than `least` of its 10-grams distinct? Texts of a few words never are."""
+def repetitive(text: str, minimum: float) -> bool:
+    """True if the share of distinct 10-grams is below `minimum`; False for very short texts."""
     text = text[:SAMPLE]
     grams = len(text) - GRAM + 1
     if grams < 2 * GRAM:
         return False
-    return len({text[i : i + GRAM] for i in range(grams)}) < least * grams
+    return len({text[i : i + GRAM] for i in range(grams)}) < minimum * grams
 
 
-def wrong_script(text: str, language: str, least: float) -> bool:
-    """Are fewer than `least` of its letters in the language's script? False where unknown."""
+def wrong_script(text: str, language: str, minimum: float) -> bool:
+    """True if the share of letters in the language's script is below `minimum`.
+
+    False for a language whose script is unknown.
+    """
     expected = SCRIPTS.get(language.split("-")[0].split("_")[0].lower())
     if expected is None:
         return False
     letters = [c for c in text[:SAMPLE] if c.isalpha()]
     if not letters:
         return False
-    return sum(_script(c) in expected for c in letters) < least * len(letters)
+    return sum(_script(c) in expected for c in letters) < minimum * len(letters)
 
 
 def plain(text: str) -> str:
-    """A text in NFKC without case and runs of white space: equal ones are exact duplicates."""
+    """The text in NFKC, casefolded, white space collapsed: the form of exact duplicates."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def shingles(text: str) -> set[str]:
-    """The 5-grams of characters of a `plain` text."""
+    """The character 5-grams of the `plain` text."""
     text = plain(text)
     return {text[i : i + SHINGLE] for i in range(max(len(text) - SHINGLE + 1, 1))}
 
 
 def signature_of(text: str) -> Any:
-    """Its MinHash; `a.jaccard(b)` estimates the share of 5-grams that two texts have in common."""
+    """The MinHash of a text; `a.jaccard(b)` estimates the Jaccard similarity of their 5-grams."""
     signature = _rensa().RMinHash(PERMUTATIONS, 42)
     signature.update(sorted(shingles(text)))
     return signature
 
 
 def near_duplicates(threshold: float) -> Callable[[str], bool]:
-    """A function that says whether a text is close to one it has been asked about before.
+    """A function that returns True for a text similar to one of its earlier arguments.
 
-    MinHash finds candidates, whose signatures then must agree in `threshold` of their places.
+    MinHash finds candidates; a share of at least `threshold` of their signature must agree.
     """
     index = _rensa().RMinHashLSH(threshold, PERMUTATIONS, BANDS)
     signatures: list[Any] = []
@@ -149,26 +171,32 @@ def near_duplicates(threshold: float) -> Callable[[str], bool]:
 
 
 def _checks(limits: Limits) -> list[tuple[str, Callable[[Pair], bool]]]:
-    known: set[bytes] = set()
+    seen_pairs: set[bytes] = set()
 
     def duplicate(pair: Pair) -> bool:
         text = f"{pair.query}\0{pair.passage}".encode("utf-8", "backslashreplace")
         key = new_digest(text).digest()
-        if key in known:
+        if key in seen_pairs:
             return True
-        known.add(key)
+        seen_pairs.add(key)
         return False
 
+    def short(pair: Pair) -> bool:
+        return len(pair.query) < limits.query_chars or len(pair.passage) < limits.passage_chars
+
+    def foreign(pair: Pair) -> bool:
+        return wrong_script(pair.query, pair.lang, limits.script) or wrong_script(
+            pair.passage, pair.passage_lang, limits.script
+        )
+
     checks: list[tuple[str, Callable[[Pair], bool]]] = [
-        ("too short", lambda p: len(p.query) < limits.query_chars
-         or len(p.passage) < limits.passage_chars),
+        ("too short", short),
         ("query equals passage", lambda p: p.query.casefold() == p.passage.casefold()),
-    ]  # fmt: skip
+    ]
     if limits.distinct:
         checks.append(("too repetitive", lambda p: repetitive(p.passage, limits.distinct)))
     if limits.script:
-        checks.append(("wrong script", lambda p: wrong_script(p.query, p.lang, limits.script)
-                       or wrong_script(p.passage, p.passage_lang, limits.script)))  # fmt: skip
+        checks.append(("wrong script", foreign))
     checks.append(("duplicate", duplicate))
     if limits.near_duplicates:
         seen = near_duplicates(limits.near_duplicates)

@@ -1,7 +1,7 @@
-"""Training examples, (query, positives, negatives), from JSON Lines or Parquet files, streaming.
+"""Training examples (query, positives, negatives), streamed from JSON Lines or Parquet files.
 
-{"query": str, "pos": [str], "neg": [str]} with, as one likes, "pos_scores", "neg_scores",
-"prompt", "id", "lang", "source", "in_batch"; other keys are let be. Never imports JAX.
+A record is {"query": str, "pos": [str], "neg": [str]}. Optional keys: "pos_scores", "neg_scores",
+"prompt", "id", "lang", "source", "in_batch"; others are ignored.
 """
 
 import glob
@@ -14,34 +14,37 @@ from typing import Any, NamedTuple
 from m3jax.io.jsonl import BadRecords, numbered_lines, parse_object, string_of, with_title
 from m3jax.io.tables import is_parquet, read_parquet
 
-KEYS = ("query", "pos", "neg", "pos_scores", "neg_scores", "prompt", "id", "lang", "source",
-        "in_batch")  # fmt: skip
+KEYS = (
+    *("query", "pos", "neg", "pos_scores", "neg_scores"),
+    *("prompt", "id", "lang", "source", "in_batch"),
+)
+RECORD_FORMATS = ("examples", "texts")  # {"query", "pos", "neg"}; {"text"}, for RetroMAE
 TEXT_KEYS = ("text", "title", "_id", "id", "lang", "source")
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 LONGEST_LINE = 16 << 20  # bytes
 # FlagEmbedding's convention; a split by length adds its range to the name.
 _NO_IN_BATCH = re.compile(r"no_in_batch_neg(_len-\d+-(\d+|inf))?$")
-OnBad = Callable[[ValueError], None]  # takes the error of a record; returns to go on without it
+OnBad = Callable[[ValueError], None]  # called with a record's error; returning skips the record
 Paths = str | Path | Iterable[str | Path]
 
 
 class Example(NamedTuple):
-    """One query with its passages; a text to reconstruct (RetroMAE) has no positives."""
+    """A query with its passages; a text for RetroMAE is a query without passages."""
 
     query: str
     positives: tuple[str, ...]
     negatives: tuple[str, ...] = ()
-    positive_scores: tuple[float, ...] | None = None  # a re-ranker's, one per positive
+    positive_scores: tuple[float, ...] | None = None  # of a re-ranker, one per positive
     negative_scores: tuple[float, ...] | None = None
-    prompt: str = ""  # put in front of the query in training
+    prompt: str = ""  # prepended to the query in training
     id: str = ""
     lang: str = ""
-    source: str = ""  # the record's, else the file's stem
-    in_batch: bool = True  # may other queries' passages be negatives?
+    source: str = ""  # the record's source, else the stem of its file
+    in_batch: bool = True  # whether passages of other queries serve as negatives
 
 
 class Place(NamedTuple):
-    """Where a record stands; `str` gives `file:line`, in Parquet `file:row`, both from 1."""
+    """The place of a record; `str` gives "file:line" (Parquet: "file:row"), counted from 1."""
 
     path: str
     number: int
@@ -53,11 +56,11 @@ class Place(NamedTuple):
 def read_examples(
     paths: Paths, *, skip_bad: int | BadRecords = 0, longest_line: int = LONGEST_LINE
 ) -> Iterator[Example]:
-    """The examples of files, directories and globs (see `example_files`), in order.
+    """Yields the examples of files, directories and globs (see `example_files`), in order.
 
-    Raises ValueError with `file:line` for the first record that cannot be used, or, after
-    `skip_bad` of them were logged and counted, for the next; a `BadRecords` keeps the count.
-    Damaged compressed files always raise.
+    The first `skip_bad` records that cannot be used are logged and skipped; the next one raises
+    ValueError with "file:line". Pass a `BadRecords` to read the count. Damaged compressed files
+    always raise.
     """
     records = read_records_of(paths, "examples", _bad_records(skip_bad), longest_line)
     return (example for _, _, example in records)
@@ -66,7 +69,7 @@ def read_examples(
 def read_texts(
     paths: Paths, *, skip_bad: int | BadRecords = 0, longest_line: int = LONGEST_LINE
 ) -> Iterator[Example]:
-    """Like `read_examples` for records {"text": str, "title": str?}: queries without passages."""
+    """`read_examples` for records {"text": str, "title": str?}, which become queries alone."""
     records = read_records_of(paths, "texts", _bad_records(skip_bad), longest_line)
     return (example for _, _, example in records)
 
@@ -76,12 +79,12 @@ def _bad_records(skip_bad: int | BadRecords) -> BadRecords:
 
 
 def read_records_of(
-    paths: Paths, kind: str, on_bad: OnBad, longest_line: int = LONGEST_LINE
+    paths: Paths, record_format: str, on_bad: OnBad, longest_line: int = LONGEST_LINE
 ) -> Iterator[tuple[Place, dict[str, Any], Example]]:
-    """(place, the record as it stands, the example it is), for `kind` "examples" or "texts"."""
-    if kind not in ("examples", "texts"):
-        raise ValueError(f"kind must be 'examples' or 'texts', got {kind!r}")
-    parse = parse_example if kind == "examples" else parse_text
+    """Yields (place, record, example); `record_format` is "examples" or "texts"."""
+    if record_format not in RECORD_FORMATS:
+        raise ValueError(f"record_format must be 'examples' or 'texts', got {record_format!r}")
+    parse = parse_example if record_format == "examples" else parse_text
     return _records(example_files(paths), parse, on_bad, longest_line)
 
 
@@ -102,7 +105,7 @@ def _records(
 def read_values(
     file: Path, on_bad: OnBad, longest_line: int = LONGEST_LINE
 ) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """(place, record) of a JSON Lines or Parquet file, whatever its fields."""
+    """Yields (place, record) of a JSON Lines or Parquet file with any fields."""
     if is_parquet(file):
         for number, row in enumerate(read_parquet(file), start=1):
             values = {key: value for key, value in row.items() if value is not None}
@@ -121,34 +124,34 @@ def read_values(
 
 
 def example_files(paths: Paths) -> list[Path]:
-    """The files that `paths` name, each a file, a directory (recursive, sorted) or a glob.
+    """The files that `paths` name: files, directories (searched recursively, sorted) or globs.
 
-    In directories only *.jsonl, *.jsonl.gz, *.jsonl.zst and *.parquet count, nothing hidden.
-    Raises FileNotFoundError where there is none, ValueError for a file named twice.
+    In a directory these are *.jsonl, *.jsonl.gz, *.jsonl.zst and *.parquet, hidden ones excluded.
+    Raises FileNotFoundError if there is none, ValueError for a file named twice.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
-        found += _expand(str(path))
-    if not found:
+        files += _expand(str(path))
+    if not files:
         raise ValueError("no files: name at least one file, directory or glob")
     seen: set[Path] = set()
-    for file in found:
+    for file in files:
         if file.resolve() in seen:
             raise ValueError(f"{file} is named twice: each file may be given once")
         seen.add(file.resolve())
-    return found
+    return files
 
 
 def _expand(path: str) -> list[Path]:
     if Path(path).is_file():
         return [Path(path)]
     if Path(path).is_dir():
-        files = _inside(Path(path))
+        files = _files_of(Path(path))
     else:
         files = []
         for match in map(Path, sorted(glob.glob(path, recursive=True))):
-            # With `**` the files of a directory are matches themselves.
-            files += _inside(match) if match.is_dir() and "**" not in path else [match]
+            # With `**` the files of a directory are matches of their own.
+            files += _files_of(match) if match.is_dir() and "**" not in path else [match]
         files = [file for file in files if file.is_file()]
     if not files:
         raise FileNotFoundError(
@@ -159,13 +162,13 @@ def _expand(path: str) -> list[Path]:
     return files
 
 
-def _inside(directory: Path) -> list[Path]:
+def _files_of(directory: Path) -> list[Path]:
     files = (f for f in directory.rglob("*") if f.name.endswith(SUFFIXES) and f.is_file())
     return sorted(f for f in files if all(p[0] != "." for p in f.relative_to(directory).parts))
 
 
 def stem(file: Path | str) -> str:
-    """The file's name without .jsonl.gz and the like: its source where records name none."""
+    """The file's name without its suffix: the source of records that name none."""
     name = Path(file).name
     return next((name[: -len(s)] for s in SUFFIXES if name.endswith(s)), Path(name).stem)
 
@@ -173,7 +176,11 @@ def stem(file: Path | str) -> str:
 def parse_example(
     values: dict[str, Any], place: str, *, source: str = "", in_batch: bool = True
 ) -> Example:
-    """A record in JSON's types to an Example; ValueError begins with `place`."""
+    """Converts a record to an Example.
+
+    `source` and `in_batch` are used if the record does not state them. Raises ValueError beginning
+    with `place`.
+    """
     query = string_of(values, "query", place, required=True)
     if not query.strip():
         raise ValueError(f"{place}: 'query' is blank")
@@ -184,9 +191,9 @@ def parse_example(
         if not text.strip():
             raise ValueError(f"{place}: 'pos'[{number}] is blank")
     negatives = _strings(values, "neg", place)
-    own = values.get("in_batch")
-    if own is not None and not isinstance(own, bool):
-        raise ValueError(f"{place}: 'in_batch' is {_kind(own)}, expected true or false")
+    stated = values.get("in_batch")
+    if stated is not None and not isinstance(stated, bool):
+        raise ValueError(f"{place}: 'in_batch' is {_type_name(stated)}, expected true or false")
     return Example(
         query,
         positives,
@@ -197,14 +204,14 @@ def parse_example(
         id=_identity(values, "id", place),
         lang=string_of(values, "lang", place),
         source=string_of(values, "source", place) or source,
-        in_batch=in_batch if own is None else own,
+        in_batch=in_batch if stated is None else stated,
     )
 
 
 def parse_text(
     values: dict[str, Any], place: str, *, source: str = "", in_batch: bool = True
 ) -> Example:
-    """A record {"text": str} to an Example without passages, the title in front of the text."""
+    """Converts a record {"text": str, "title": str?} to an Example without passages."""
     text = string_of(values, "text", place, required=True)
     title = string_of(values, "title", place)
     text = with_title(title, text)
@@ -221,7 +228,7 @@ def parse_text(
 
 
 def to_json(example: Example) -> dict[str, Any]:
-    """The record that `parse_example` reads back; what is empty is left out."""
+    """The record of an example, without empty fields; `parse_example` reads it."""
     values: dict[str, Any] = {
         "query": example.query,
         "pos": list(example.positives),
@@ -244,11 +251,11 @@ def _strings(
     if value is None and not required:
         return ()
     if not isinstance(value, list):
-        got = f"is {_kind(value)}" if key in values else "is missing"
+        got = f"is {_type_name(value)}" if key in values else "is missing"
         raise ValueError(f"{place}: {key!r} {got}, expected a list of strings")
     for number, item in enumerate(value):
         if not isinstance(item, str):
-            raise ValueError(f"{place}: {key!r}[{number}] is {_kind(item)}, expected a string")
+            raise ValueError(f"{place}: {key!r}[{number}] is {_type_name(item)}, expected a string")
     return tuple(value)
 
 
@@ -257,7 +264,7 @@ def _scores(values: dict[str, Any], key: str, count: int, place: str) -> tuple[f
     if value is None:
         return None
     if not isinstance(value, list):
-        raise ValueError(f"{place}: {key!r} is {_kind(value)}, expected a list of numbers")
+        raise ValueError(f"{place}: {key!r} is {_type_name(value)}, expected a list of numbers")
     if len(value) != count:
         raise ValueError(
             f"{place}: {key!r} has {len(value)} numbers for {count} passages: one each is expected"
@@ -271,7 +278,7 @@ def _scores(values: dict[str, Any], key: str, count: int, place: str) -> tuple[f
 def _finite(number: int | float) -> bool:
     try:
         return math.isfinite(number)
-    except OverflowError:  # an integer beyond float64
+    except OverflowError:  # an integer too large for float64
         return False
 
 
@@ -280,9 +287,9 @@ def _identity(values: dict[str, Any], key: str, place: str) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"{place}: {key!r} is {_kind(value)}, expected a string or a number")
+        raise ValueError(f"{place}: {key!r} is {_type_name(value)}, expected a string or a number")
     return str(value)
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return "null" if value is None else type(value).__name__

@@ -1,7 +1,7 @@
-"""Pairs for the unsupervised stage from raw records: a text and what asks for it. [M3 sec. 3.1]
+"""Pairs for the unsupervised stage from raw records, such as title and body [M3 sec. 3.1].
 
-Each extractor is a pure function of one record to the pairs in it; what a record lacks makes no
-pair, a field of another type raises ValueError. Never imports JAX.
+An extractor is a pure function from one record to its pairs. A missing field gives no pair; a field
+of another type raises ValueError.
 """
 
 import ast
@@ -14,7 +14,7 @@ Record = dict[str, Any]
 
 
 class Pair(NamedTuple):
-    """A query and its passage; languages are "" where nobody said."""
+    """A query and its passage; an unknown language is ""."""
 
     query: str
     passage: str
@@ -23,7 +23,7 @@ class Pair(NamedTuple):
     id: str = ""
 
     def record(self) -> Record:
-        """As a line of the training format."""
+        """The pair as a record of the training format."""
         values: Record = {"query": self.query, "pos": [self.passage], "neg": []}
         values |= {"id": self.id} if self.id else {}
         values |= {"lang": self.lang} if self.lang else {}
@@ -51,13 +51,13 @@ def instruction_output(record: Record) -> Iterator[Pair]:
 
 
 def parallel(record: Record) -> Iterator[Pair]:
-    """{"translation": {language: sentence, language: sentence}}: one pair in the order given."""
-    both = record.get("translation")
-    if both is None:
+    """{"translation": {language: sentence, language: sentence}}: one pair, in this order."""
+    translation = record.get("translation")
+    if translation is None:
         return
-    if not isinstance(both, dict) or len(both) != 2:
+    if not isinstance(translation, dict) or len(translation) != 2:
         raise ValueError("'translation' must hold two languages")
-    (lang, query), (other, passage) = both.items()
+    (lang, query), (other, passage) = translation.items()
     if not isinstance(query, str) or not isinstance(passage, str):
         raise ValueError("'translation' must hold two strings")
     if query.strip() and passage.strip():
@@ -65,9 +65,9 @@ def parallel(record: Record) -> Iterator[Pair]:
 
 
 def code_comment(record: Record) -> Iterator[Pair]:
-    """{"code", "language"?}: docstrings of Python functions and classes, else comment blocks.
+    """{"code", "language"?}: docstrings of Python functions and classes, or comment blocks.
 
-    The passage is the code without that comment. Python that does not parse makes no pair.
+    The passage is the code without that comment. Python code that does not parse gives no pair.
     """
     code = _text(record, "code")
     language = _text(record, "language").lower() or "python"
@@ -77,7 +77,7 @@ def code_comment(record: Record) -> Iterator[Pair]:
         yield Pair(comment, body, "", "", f"{name}-{number}" if name else "")
 
 
-KINDS: dict[str, Callable[[Record], Iterator[Pair]]] = {
+EXTRACTORS: dict[str, Callable[[Record], Iterator[Pair]]] = {
     "title-body": title_body,
     "title-abstract": title_abstract,
     "instruction-output": instruction_output,
@@ -107,12 +107,12 @@ def _id(record: Record) -> str:
 
 
 def _docstrings(code: str) -> Iterator[tuple[str, str]]:
-    """(docstring, the definition without it) of every function and class, outermost first."""
+    """Yields (docstring, definition without it) of functions and classes, outermost first."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return
-    lines = re.split(r"\r\n|\r|\n", code)  # as `ast` counts: a form feed ends no line
+    lines = re.split(r"\r\n|\r|\n", code)  # as `ast` counts lines: a form feed does not end one
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             continue
@@ -131,12 +131,12 @@ _BLOCK = re.compile(
     r"^(?P<comment>[ \t]*/\*.*?\*/|(?:[ \t]*(?://|#)[^\n]*\n)+)[ \t]*\n?"
     r"(?P<code>[ \t]*[^\s/#*][^\n]*\n(?:[^\n]*\S[^\n]*(?:\n|$))*)",
     re.MULTILINE | re.DOTALL,
-)  # fmt: skip
+)
 _MARKS = re.compile(r"^[ \t]*(?:/\*\*?|\*/|\*|//+|#+)[ \t]?|[ \t]*\*/[ \t]*$", re.MULTILINE)
 
 
 def _comments(code: str) -> Iterator[tuple[str, str]]:
-    """(comment, the block of code right below it, up to the first blank line)."""
+    """Yields (comment, the code directly below it, up to the first blank line)."""
     for match in _BLOCK.finditer(code + "\n"):
         comment = _MARKS.sub("", match["comment"]).strip()
         if comment:

@@ -1,6 +1,6 @@
-"""The small multilingual corpus that ships in the package, with its questions.
+"""The small multilingual corpus in the package, with questions.
 
-Sources and licences: assets/sample/ATTRIBUTION.md. Never imports JAX.
+Sources and licences: assets/sample/ATTRIBUTION.md.
 """
 
 import json
@@ -16,8 +16,8 @@ class Passage(NamedTuple):
     lang: str
 
 
-class Question(NamedTuple):
-    """A human question and the passage that answers it."""
+class SampleQuestion(NamedTuple):
+    """A question written by a person, and the id of the passage that answers it."""
 
     id: str
     text: str
@@ -30,10 +30,10 @@ def passages() -> list[Passage]:
     return [Passage(row["_id"], row["text"], row["lang"]) for row in _rows("corpus.jsonl")]
 
 
-def questions() -> list[Question]:
+def questions() -> list[SampleQuestion]:
     """All questions, in file order."""
     rows = _rows("queries.jsonl")
-    return [Question(row["_id"], row["text"], row["lang"], row["positive"]) for row in rows]
+    return [SampleQuestion(row["_id"], row["text"], row["lang"], row["positive"]) for row in rows]
 
 
 def _rows(name: str) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Training files to one file for each range of lengths. Never imports JAX."""
+"""Splits training files by length, into one file for each range."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from m3jax.io.atomic import new_directory
 from m3jax.io.jsonl import BadRecords
 from m3jax.text.tokenizer import Tokenizer
 
-EDGES = (0, 500, 1000, 2000, 3000, 4000, 5000, 6000, 7000)
+LENGTH_BOUNDARIES = (0, 500, 1000, 2000, 3000, 4000, 5000, 6000, 7000)
 
 
 def split_by_length(
@@ -20,21 +20,23 @@ def split_by_length(
     output: Path | str,
     tokenizer: Tokenizer,
     *,
-    edges: tuple[int, ...] = EDGES,
+    boundaries: tuple[int, ...] = LENGTH_BOUNDARIES,
     skip_bad: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, int]:
-    """Writes STEM_len-L-R.jsonl for L <= tokens of the longest text < R; {file name: records}.
+    """Writes STEM_len-L-R.jsonl with the records whose longest text has L <= tokens < R.
 
-    The last range ends at `inf`. Every key of a record is kept; nothing stands under `output`
-    until it is whole. ValueError for inputs of one name, which would fall together.
+    Returns {file name: number of records}. The last range ends at "inf". Records keep all keys.
+    `output` appears when it is complete. Raises ValueError for two inputs with the same stem.
     """
-    if edges[0] != 0 or any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
-        raise ValueError(f"edges must begin with 0 and increase, got {edges}")
+    if boundaries[0] != 0 or any(a >= b for a, b in zip(boundaries, boundaries[1:], strict=False)):
+        raise ValueError(f"boundaries must begin with 0 and increase, got {boundaries}")
     stems: dict[str, Path] = {}
     for file in example_files(inputs):
         if (other := stems.setdefault(stem(file), file)) != file:
-            raise ValueError(f"{other} and {file} have one name: split them into two directories")
+            raise ValueError(
+                f"{other} and {file} have the same name: split them into two directories"
+            )
     counts: dict[str, int] = {}
     done = 0
     with new_directory(output) as scratch, contextlib.ExitStack() as stack:
@@ -42,7 +44,7 @@ def split_by_length(
         records = read_records_of(inputs, "examples", BadRecords(skip_bad))
         for chunk, lengths in measured(records, lambda record: texts_of(record[2]), tokenizer):
             for (place, values, _), sizes in zip(chunk, lengths, strict=True):
-                name = f"{stem(place.path)}_{_range(int(sizes.max()), edges)}.jsonl"
+                name = f"{stem(place.path)}_{_range(int(sizes.max()), boundaries)}.jsonl"
                 if name not in files:
                     files[name] = stack.enter_context(open(scratch / name, "wb"))
                 files[name].write(_line(values))
@@ -53,12 +55,14 @@ def split_by_length(
     return dict(sorted(counts.items()))
 
 
-def _range(length: int, edges: tuple[int, ...]) -> str:
-    number = sum(edge <= length for edge in edges)
-    return f"len-{edges[number - 1]}-{edges[number] if number < len(edges) else 'inf'}"
+def _range(length: int, boundaries: tuple[int, ...]) -> str:
+    number = sum(boundary <= length for boundary in boundaries)
+    return (
+        f"len-{boundaries[number - 1]}-{boundaries[number] if number < len(boundaries) else 'inf'}"
+    )
 
 
 def _line(values: dict[str, Any]) -> bytes:
-    text = json.dumps(values, ensure_ascii=False, default=str)  # Parquet has dates, JSON none
-    # A lone surrogate becomes JSON's own escape for it.
+    text = json.dumps(values, ensure_ascii=False, default=str)  # Parquet has dates, JSON does not
+    # A lone surrogate is written as its JSON escape.
     return text.encode("utf-8", "backslashreplace") + b"\n"

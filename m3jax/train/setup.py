@@ -127,9 +127,9 @@ def _build(config: TrainConfig, built: Path, start: Pretrained) -> None:
     if stamps and path.is_file() and json.loads(path.read_text(encoding="utf-8")) != stamps:
         shutil.rmtree(built, ignore_errors=True)
     if not (built / build.METADATA).is_file():
-        kind = "texts" if config.objective == "retromae" else "examples"
+        record_format = "texts" if config.objective == "retromae" else "examples"
         path.write_text(json.dumps(stamps) + "\n", encoding="utf-8")
-        build.build(list(config.train_data), built, start.tokenizer, kind=kind)
+        build.build(list(config.train_data), built, start.tokenizer, record_format=record_format)
 
 
 def _stamps(config: TrainConfig) -> list[list[Any]]:
