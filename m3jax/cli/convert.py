@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m3jax.cli.options import tell_fusion
+from m3jax.cli.options import add_format, tell_fusion
 
 if TYPE_CHECKING:
     from m3jax.pretrained import Pretrained

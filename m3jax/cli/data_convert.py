@@ -43,12 +43,17 @@ def run(options: argparse.Namespace) -> int:
     records = _records(options, source)
     with counting("examples written") as progress:
         made = registry.convert(
-            source, records, options.output, language=options.language,
-            skip_bad=options.skip_bad, progress=progress,
-        )  # fmt: skip
+            source,
+            records,
+            options.output,
+            language=options.language,
+            skip_bad=options.skip_bad,
+            progress=progress,
+        )
     skipped = f", {made['skipped']:,} bad records left out" if made["skipped"] else ""
-    print(f"{made['examples']:,} examples, {made['negatives']:,} negatives{skipped}: "
-          f"{options.output}")  # fmt: skip
+    print(
+        f"{made['examples']:,} examples, {made['negatives']:,} negatives{skipped}: {options.output}"
+    )
     return 0
 
 

@@ -17,6 +17,18 @@ examples:
       --relevance BAAI/bge-m3 --min-relevance 0.4 --report report.json
 """
 
+# Flag, field of `Limits`, type, unit and meaning.
+_LIMITS = (
+    ("--min-query", "query_chars", int, "CHARS", "shortest query"),
+    ("--min-passage", "passage_chars", int, "CHARS", "shortest passage"),
+    ("--distinct", "distinct", float, "SHARE", "minimum share of distinct 10-grams; 0: off"),
+    ("--script", "script", float, "SHARE", "minimum share of letters in its script; 0: off"),
+    (
+        *("--near-duplicates", "near_duplicates", float, "JACCARD"),
+        "similarity from which passages are duplicates; 0: off",
+    ),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data pairs`."""
@@ -32,16 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", required=True, metavar="FILE.jsonl[.gz|.zst]", help="a new file")
     add("--report", metavar="JSON", help="also write the counts to a file")
     add("--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records")
-    add("--min-query", type=int, default=limits.query_chars, metavar="CHARS",
-        help="shortest query (default: %(default)s)")  # fmt: skip
-    add("--min-passage", type=int, default=limits.passage_chars, metavar="CHARS",
-        help="shortest passage (default: %(default)s)")  # fmt: skip
-    add("--distinct", type=float, default=limits.distinct, metavar="SHARE",
-        help="least share of distinct 10-grams; 0: off (default: %(default)s)")  # fmt: skip
-    add("--script", type=float, default=limits.script, metavar="SHARE",
-        help="least share of letters in its script; 0: off (default: %(default)s)")  # fmt: skip
-    add("--near-duplicates", type=float, default=limits.near_duplicates, metavar="JACCARD",
-        help="similarity from which passages are one; 0: off (default: %(default)s)")  # fmt: skip
+    for flag, field, kind, unit, meaning in _LIMITS:
+        default = getattr(limits, field)
+        note = f"{meaning} (default: %(default)s)"
+        add(flag, type=kind, default=default, metavar=unit, help=note)
     add("--relevance", metavar="MODEL", help="a model whose dense score must reach the next")
     add("--min-relevance", type=float, default=0.4, metavar="SCORE", help="default: %(default)s")
 
@@ -58,11 +64,13 @@ def run(options: argparse.Namespace) -> int:
     from m3jax.io.jsonl import BadRecords
 
     limits = Limits(
-        query_chars=options.min_query, passage_chars=options.min_passage,
-        distinct=options.distinct, script=options.script,
+        query_chars=options.min_query,
+        passage_chars=options.min_passage,
+        distinct=options.distinct,
+        script=options.script,
         near_duplicates=options.near_duplicates,
         relevance=options.min_relevance if options.relevance else 0.0,
-    )  # fmt: skip
+    )
     relevance = _relevance(options.relevance) if options.relevance else None
     bad, seen, dropped, kept = BadRecords(options.skip_bad), Counter(), Counter(), 0
     with new_file(options.output) as write, counting("pairs kept") as progress:
@@ -73,8 +81,13 @@ def run(options: argparse.Namespace) -> int:
                 progress(kept)
         if not kept:
             raise ValueError(f"no pair is left of {seen['pairs']:,}: {dict(dropped)}")
-    report = {"records": seen["records"], "bad": bad.count, "pairs": seen["pairs"], "kept": kept,
-              "dropped": dict(dropped.most_common())}  # fmt: skip
+    report = {
+        "records": seen["records"],
+        "bad": bad.count,
+        "pairs": seen["pairs"],
+        "kept": kept,
+        "dropped": dict(dropped.most_common()),
+    }
     if options.report:
         text = json.dumps(report, indent=1) + "\n"
         Path(options.report).write_text(text, encoding="utf-8")

@@ -28,11 +28,16 @@ def run(options: argparse.Namespace) -> int:
     from m3jax.cli.tables import wide_console
     from m3jax.data import registry
 
-    chosen = [registry.find(options.name)] if options.name else [
-        s for s in registry.SOURCES
-        if options.stage in (None, s.stage)
-        and (options.language is None or options.language in s.languages.split())
-    ]  # fmt: skip
+    chosen = (
+        [registry.find(options.name)]
+        if options.name
+        else [
+            s
+            for s in registry.SOURCES
+            if options.stage in (None, s.stage)
+            and (options.language is None or options.language in s.languages.split())
+        ]
+    )
     rows = [_fields(source) for source in chosen]
     if options.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -42,8 +47,9 @@ def run(options: argparse.Namespace) -> int:
     else:
         table = Table("name", "stage", "languages", "pairs", "where", "licence")
         for row in rows:
-            table.add_row(*(row[key] for key in ("name", "stage", "languages", "size", "origin",
-                                                 "licence")))  # fmt: skip
+            table.add_row(
+                *(row[key] for key in ("name", "stage", "languages", "size", "origin", "licence"))
+            )
         wide_console().print(table)
     return 0
 

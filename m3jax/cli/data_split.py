@@ -9,7 +9,8 @@ import argparse
 EXAMPLES = """\
 examples:
   m3jax data split-by-length --input train.jsonl --output by-length --tokenizer DIR
-  m3jax data split-by-length --input train/ --output out --tokenizer DIR --length-boundaries 0,512,2048
+  m3jax data split-by-length --input train/ --output out --tokenizer DIR \\
+      --length-boundaries 0,512,2048
 """
 
 
@@ -25,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help="of the model to train")
     default = ",".join(map(str, LENGTH_BOUNDARIES))
     parser.add_argument(
-        "--length-boundaries", default=default, metavar="L,L,...", help=f"in tokens (default: {default})"
+        "--length-boundaries",
+        default=default,
+        metavar="L,L,...",
+        help=f"in tokens (default: {default})",
     )
     parser.add_argument(
         "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records"

@@ -22,7 +22,7 @@ def pruned(tiny_dir, tmp_path_factory):
     lines = [json.dumps({"text": text, "lang": "xx"}) + "\n" for text in KEPT]
     (folder / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
     arguments = ["convert", "prune-vocabulary", str(tiny_dir), str(folder / "small"), "--texts",
-                 str(folder / "texts.jsonl"), "--kind", "texts"]  # fmt: skip
+                 str(folder / "texts.jsonl"), "--format", "texts"]  # fmt: skip
     assert main([*arguments, "--report", str(folder / "report.json")]) == 0
     return folder / "small", json.loads((folder / "report.json").read_text())
 

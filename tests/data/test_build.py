@@ -211,12 +211,12 @@ def test_the_commands(tmp_path, tiny_dir, capfd):
     assert "examples" in told and "13" in told
     texts = str(write(tmp_path / "t.jsonl", lines({"text": "one"}, {"text": "two"})))
     build_it[3] = texts
-    assert main([*build_it, str(tmp_path / "texts"), "--kind", "texts"]) == 0
+    assert main([*build_it, str(tmp_path / "texts"), "--format", "texts"]) == 0
     assert [open_examples(tmp_path / "texts")[i].query for i in (0, 1)] == ["one", "two"]
     split = ["data", "split-by-length", "--input", file, "--skip-bad", "1", "--tokenizer", model]
-    assert main([*split, "--output", str(tmp_path / "by"), "--edges", "0,100"]) == 0
+    assert main([*split, "--output", str(tmp_path / "by"), "--length-boundaries", "0,100"]) == 0
     assert "3 in_len-0-100.jsonl" in capfd.readouterr().out
-    assert main([*split, "--output", str(tmp_path / "x"), "--edges", "0,a"]) == 1
+    assert main([*split, "--output", str(tmp_path / "x"), "--length-boundaries", "0,a"]) == 1
 
 
 def test_a_real_file_read_whole(data_dir, tmp_path, tokenizer):
@@ -230,8 +230,10 @@ def test_a_real_file_read_whole(data_dir, tmp_path, tokenizer):
         example = opened[index]
         assert (example.query, list(example.positives)) == (record["query"], record["pos"])
         assert (example.id, example.lang, example.source) == (
-            record["id"], record["lang"], record["source"],
-        )  # fmt: skip
+            record["id"],
+            record["lang"],
+            record["source"],
+        )
     texts = [text for record in records for text in (record["query"], *record["pos"])]
     assert opened.lengths.tolist() == [len(ids) for ids in tokenizer.encode(texts, 1 << 20)]
     assert {s["name"] for s in said["sources"]} == {record["source"] for record in records}
@@ -254,8 +256,10 @@ def test_memory_does_not_grow_with_the_examples(tmp_path, tiny_dir):
                 stream.write(lines({"query": f"number {i}", "pos": [f"the number after {i - 1}"]}))
         out = subprocess.run(
             [sys.executable, "-c", code, str(file), str(tmp_path / f"set{count}"), str(tiny_dir)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         peaks.append(int(out.stdout) / 1024)
     print(f"peak memory {peaks} MB")
     assert peaks[1] - peaks[0] < 20

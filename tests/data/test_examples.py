@@ -44,10 +44,18 @@ def test_every_format_gives_the_same_examples(tmp_path_factory, some):
     files = [write(folder / name, data) for name in ("a.jsonl", "a.jsonl.gz", "a.jsonl.zst")]
     strings = pyarrow.list_(pyarrow.string())
     numbers = pyarrow.list_(pyarrow.float64())
-    schema = {"query": pyarrow.string(), "pos": strings, "neg": strings, "pos_scores": numbers,
-              "neg_scores": numbers, "prompt": pyarrow.string(), "id": pyarrow.string(),
-              "lang": pyarrow.string(), "source": pyarrow.string(),
-              "in_batch": pyarrow.bool_()}  # fmt: skip
+    schema = {
+        "query": pyarrow.string(),
+        "pos": strings,
+        "neg": strings,
+        "pos_scores": numbers,
+        "neg_scores": numbers,
+        "prompt": pyarrow.string(),
+        "id": pyarrow.string(),
+        "lang": pyarrow.string(),
+        "source": pyarrow.string(),
+        "in_batch": pyarrow.bool_(),
+    }
     table = pyarrow.Table.from_pylist([to_json(e) for e in some], schema=pyarrow.schema(schema))
     files.append(folder / "a.parquet")
     pyarrow.parquet.write_table(table, files[-1], row_group_size=2)
@@ -257,7 +265,7 @@ def test_split_by_length_keeps_every_record_whole(tmp_path, tiny_dir):
         for n in (1, 3, 30, 60, 300)
     ]
     file = write(tmp_path / "in" / "d.jsonl.gz", lines(*records))
-    counts = split_by_length(file, tmp_path / "out", tokenizer, edges=(0, 20, 100))
+    counts = split_by_length(file, tmp_path / "out", tokenizer, boundaries=(0, 20, 100))
     assert sum(counts.values()) == 5 and len(counts) == 3
     seen = []
     for name in counts:
@@ -270,9 +278,9 @@ def test_split_by_length_keeps_every_record_whole(tmp_path, tiny_dir):
     with pytest.raises(FileExistsError):
         split_by_length(file, tmp_path / "out", tokenizer)
     with pytest.raises(ValueError, match="increase"):
-        split_by_length(file, tmp_path / "new", tokenizer, edges=(0, 20, 20))
+        split_by_length(file, tmp_path / "new", tokenizer, boundaries=(0, 20, 20))
     twin = write(tmp_path / "in" / "sub" / "d.jsonl", lines(GOOD))
-    with pytest.raises(ValueError, match="one name"):
+    with pytest.raises(ValueError, match="the same name"):
         split_by_length([file, twin], tmp_path / "new", tokenizer)
     assert not (tmp_path / "new").exists()
 

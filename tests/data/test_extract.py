@@ -13,7 +13,7 @@ from m3jax.cli.main import main
 from m3jax.data import cleaning, extract
 from m3jax.data.cleaning import Limits, clean, repetitive, shingles, wrong_script
 from m3jax.data.examples import read_examples
-from m3jax.data.extract import KINDS, Pair
+from m3jax.data.extract import EXTRACTORS, Pair
 
 PYTHON = '''
 def add(a, b):
@@ -47,30 +47,56 @@ void hello() { print("hello"); }
 @pytest.mark.parametrize(
     ("kind", "record", "want"),
     [
-        ("title-body", {"title": " Fox ", "text": "A mammal.", "lang": "en"},
-         [Pair("Fox", "A mammal.", "en", "en")]),
+        (
+            "title-body",
+            {"title": " Fox ", "text": "A mammal.", "lang": "en"},
+            [Pair("Fox", "A mammal.", "en", "en")],
+        ),
         ("title-body", {"title": "", "text": "A mammal."}, []),
         ("title-abstract", {"title": "T", "abstract": "We.", "id": 3}, [Pair("T", "We.", id="3")]),
         ("title-abstract", {"title": "T", "abstract": None}, []),
-        ("instruction-output", {"instruction": "Sum", "input": "1 2", "output": "3"},
-         [Pair("Sum\n1 2", "3")]),
+        (
+            "instruction-output",
+            {"instruction": "Sum", "input": "1 2", "output": "3"},
+            [Pair("Sum\n1 2", "3")],
+        ),
         ("instruction-output", {"inputs": "Sum 1 2", "targets": "3"}, [Pair("Sum 1 2", "3")]),
-        ("parallel", {"translation": {"de": "Katze", "en": "cat"}},
-         [Pair("Katze", "cat", "de", "en")]),
-        ("code-comment", {"code": PYTHON},
-         [Pair("Adds two numbers.", "def add(a, b):\n    return a + b"),
-          Pair("Waits\na while.", "async def wait():\n    await nothing()")]),
-        ("code-comment", {"code": "x = 1\n\x0c\n" + PYTHON},  # a form feed ends no line
-         [Pair("Adds two numbers.", "def add(a, b):\n    return a + b"),
-          Pair("Waits\na while.", "async def wait():\n    await nothing()")]),
+        (
+            "parallel",
+            {"translation": {"de": "Katze", "en": "cat"}},
+            [Pair("Katze", "cat", "de", "en")],
+        ),
+        (
+            "code-comment",
+            {"code": PYTHON},
+            [
+                Pair("Adds two numbers.", "def add(a, b):\n    return a + b"),
+                Pair("Waits\na while.", "async def wait():\n    await nothing()"),
+            ],
+        ),
+        (
+            "code-comment",
+            {"code": "x = 1\n\x0c\n" + PYTHON},  # a form feed ends no line
+            [
+                Pair("Adds two numbers.", "def add(a, b):\n    return a + b"),
+                Pair("Waits\na while.", "async def wait():\n    await nothing()"),
+            ],
+        ),
         ("code-comment", {"code": "def broken(:"}, []),
-        ("code-comment", {"code": JAVA, "language": "Java", "id": "f"},
-         [Pair("Adds two numbers.", "int add(int a, int b) {\n    return a + b;\n}", id="f-0"),
-          Pair("Says hello\nto all.", 'void hello() { print("hello"); }', id="f-1")]),
+        (
+            "code-comment",
+            {"code": JAVA, "language": "Java", "id": "f"},
+            [
+                Pair(
+                    "Adds two numbers.", "int add(int a, int b) {\n    return a + b;\n}", id="f-0"
+                ),
+                Pair("Says hello\nto all.", 'void hello() { print("hello"); }', id="f-1"),
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_records_become_pairs(kind, record, want):
-    assert list(KINDS[kind](record)) == want
+    assert list(EXTRACTORS[kind](record)) == want
 
 
 def test_fields_of_another_type_are_told():
@@ -80,9 +106,11 @@ def test_fields_of_another_type_are_told():
         list(extract.parallel({"translation": {"de": "x"}}))
 
 
-TEXTS = ["The fox sleeps in its den during the day and hunts when night has come.",
-         "Der Fuchs schläft tagsüber in seinem Bau und jagt, wenn es dunkel wird.",
-         "Лиса днём спит в норе, а ночью выходит на охоту за мышами и птицами."]  # fmt: skip
+TEXTS = [
+    "The fox sleeps in its den during the day and hunts when night has come.",
+    "Der Fuchs schläft tagsüber in seinem Bau und jagt, wenn es dunkel wird.",
+    "Лиса днём спит в норе, а ночью выходит на охоту за мышами и птицами.",
+]
 
 
 def test_each_filter_counts_what_it_drops():
@@ -158,10 +186,16 @@ def test_a_text_said_many_times_is_repetitive(text, times):
 def test_scripts():
     assert not any(repetitive(text, 0.5) for text in TEXTS)
     for text, language, wrong in [
-        ("これは日本語です", "ja", False), ("这是中文", "zh-Hant", False), ("中文", "ko", True),
-        ("hello", "ru", True), ("hello", "tlh", False), ("12 34", "ru", False),
-        ("Привет GPU", "ru", False), ("नमस्ते दुनिया", "hi", False), ("한국어", "ko", False),
-    ]:  # fmt: skip
+        ("これは日本語です", "ja", False),
+        ("这是中文", "zh-Hant", False),
+        ("中文", "ko", True),
+        ("hello", "ru", True),
+        ("hello", "tlh", False),
+        ("12 34", "ru", False),
+        ("Привет GPU", "ru", False),
+        ("नमस्ते दुनिया", "hi", False),
+        ("한국어", "ko", False),
+    ]:
         assert wrong_script(text, language, 0.5) is wrong, (text, language)
 
 
@@ -170,8 +204,16 @@ def test_the_command(tmp_path, tiny_dir, capsys):
         json.dumps({"title": f"title {i}", "text": f"{t} {t[::-1]}"}) for i, t in enumerate(TEXTS)
     ]
     (tmp_path / "in.jsonl").write_text("\n".join([*lines, lines[0], '{"title": 3}']), "utf-8")
-    arguments = ["data", "pairs", "--kind", "title-body", "--input", str(tmp_path / "in.jsonl"),
-                 "--output", str(tmp_path / "out.jsonl.gz")]  # fmt: skip
+    arguments = [
+        "data",
+        "pairs",
+        "--extractor",
+        "title-body",
+        "--input",
+        str(tmp_path / "in.jsonl"),
+        "--output",
+        str(tmp_path / "out.jsonl.gz"),
+    ]
     assert main(arguments) == 1
     assert "in.jsonl:5: 'title' is int" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]

@@ -10,56 +10,142 @@ from m3jax.data import registry
 from m3jax.data.examples import read_examples
 from m3jax.io.jsonl import BadRecords
 
-SQUAD = {"id": "57", "title": "Fox", "question": "Where?", "context": "In a den.",
-         "answers": {"text": ["den"], "answer_start": [5]}}  # fmt: skip
-TYDI = {"query_id": "1", "query": "Nani?",
-        "positive_passages": [{"docid": "9#1", "title": "Mtu", "text": "Huyu."}],
-        "negative_passages": [{"docid": "9#2", "title": "", "text": "Yule."}]}  # fmt: skip
+SQUAD = {
+    "id": "57",
+    "title": "Fox",
+    "question": "Where?",
+    "context": "In a den.",
+    "answers": {"text": ["den"], "answer_start": [5]},
+}
+TYDI = {
+    "query_id": "1",
+    "query": "Nani?",
+    "positive_passages": [{"docid": "9#1", "title": "Mtu", "text": "Huyu."}],
+    "negative_passages": [{"docid": "9#2", "title": "", "text": "Yule."}],
+}
 # (source, a record as it is published, [(query, positives, negatives)])
 CASES = [
     ("squad", SQUAD, [("Where?", ["In a den."], [])]),
     ("squad", SQUAD | {"answers": {"text": [], "answer_start": []}}, []),
-    ("squad", {"title": "Fox", "paragraphs": [{"context": "In a den.", "qas": [
-        {"id": "1", "question": "Where?", "answers": [{"text": "den", "answer_start": 5}]},
-        {"id": "2", "question": "When?", "answers": [], "is_impossible": True}]}]},
-     [("Where?", ["In a den."], [])]),
+    (
+        "squad",
+        {
+            "title": "Fox",
+            "paragraphs": [
+                {
+                    "context": "In a den.",
+                    "qas": [
+                        {
+                            "id": "1",
+                            "question": "Where?",
+                            "answers": [{"text": "den", "answer_start": 5}],
+                        },
+                        {"id": "2", "question": "When?", "answers": [], "is_impossible": True},
+                    ],
+                }
+            ],
+        },
+        [("Where?", ["In a den."], [])],
+    ),
     ("miracl", TYDI, [("Nani?", ["Mtu Huyu."], ["Yule."])]),
-    ("mldr", {"query_id": "q", "query": "Why?", "positive_passages": [
-        {"docid": "d", "text": "Long."}], "negative_passages": []}, [("Why?", ["Long."], [])]),
-    ("nq", {"question": "who", "answers": ["x"], "positive_ctxs": [{"title": "T", "text": "x y"}],
-            "negative_ctxs": [], "hard_negative_ctxs": [{"title": "U", "text": "z"}]},
-     [("who", ["T x y"], ["U z"])]),
+    (
+        "mldr",
+        {
+            "query_id": "q",
+            "query": "Why?",
+            "positive_passages": [{"docid": "d", "text": "Long."}],
+            "negative_passages": [],
+        },
+        [("Why?", ["Long."], [])],
+    ),
+    (
+        "nq",
+        {
+            "question": "who",
+            "answers": ["x"],
+            "positive_ctxs": [{"title": "T", "text": "x y"}],
+            "negative_ctxs": [],
+            "hard_negative_ctxs": [{"title": "U", "text": "z"}],
+        },
+        [("who", ["T x y"], ["U z"])],
+    ),
     ("triviaqa", TYDI, [("Nani?", ["Mtu Huyu."], ["Yule."])]),
-    ("hotpotqa", {"id": "5", "question": "Which?", "answer": "A",
-                  "supporting_facts": {"title": ["A", "B"], "sent_id": [0, 1]},
-                  "context": {"title": ["A", "B", "C"],
-                              "sentences": [["One.", " Two."], ["Three."], ["Four."]]}},
-     [("Which?", ["A One. Two.", "B Three."], ["C Four."])]),
-    ("msmarco", {"query_id": 3, "query": "what", "answers": ["b"],
-                 "passages": {"is_selected": [0, 1], "passage_text": ["a", "b"],
-                              "url": ["u", "v"]}}, [("what", ["b"], ["a"])]),
-    ("msmarco", {"query_id": 4, "query": "none", "passages": {
-        "is_selected": [0], "passage_text": ["a"]}}, []),
+    (
+        "hotpotqa",
+        {
+            "id": "5",
+            "question": "Which?",
+            "answer": "A",
+            "supporting_facts": {"title": ["A", "B"], "sent_id": [0, 1]},
+            "context": {
+                "title": ["A", "B", "C"],
+                "sentences": [["One.", " Two."], ["Three."], ["Four."]],
+            },
+        },
+        [("Which?", ["A One. Two.", "B Three."], ["C Four."])],
+    ),
+    (
+        "msmarco",
+        {
+            "query_id": 3,
+            "query": "what",
+            "answers": ["b"],
+            "passages": {"is_selected": [0, 1], "passage_text": ["a", "b"], "url": ["u", "v"]},
+        },
+        [("what", ["b"], ["a"])],
+    ),
+    (
+        "msmarco",
+        {"query_id": 4, "query": "none", "passages": {"is_selected": [0], "passage_text": ["a"]}},
+        [],
+    ),
     ("nli", {"sent0": "a", "sent1": "b", "hard_neg": "c"}, [("a", ["b"], ["c"])]),
     ("nli-zh", {"sentence1": "甲", "sentence2": "乙", "label": 1}, [("甲", ["乙"], [])]),
     ("nli-zh", {"sentence1": "甲", "sentence2": "丙", "label": 0}, []),
-    ("pubmedqa", {"pubid": 7, "question": "Does it?", "context": {
-        "contexts": ["One.", "Two."], "labels": ["A", "B"]}, "long_answer": "Yes."},
-     [("Does it?", ["One. Two."], [])]),
-    ("dureader", {"question_id": "q", "question": "问", "answer_paragraphs": [
-        {"paragraph_id": "p", "paragraph_text": "答"}]}, [("问", ["答"], [])]),
+    (
+        "pubmedqa",
+        {
+            "pubid": 7,
+            "question": "Does it?",
+            "context": {"contexts": ["One.", "Two."], "labels": ["A", "B"]},
+            "long_answer": "Yes.",
+        },
+        [("Does it?", ["One. Two."], [])],
+    ),
+    (
+        "dureader",
+        {
+            "question_id": "q",
+            "question": "问",
+            "answer_paragraphs": [{"paragraph_id": "p", "paragraph_text": "答"}],
+        },
+        [("问", ["答"], [])],
+    ),
     ("law-gpt", {"instruction": "问", "input": "", "output": "答"}, [("问", ["答"], [])]),
     ("xp3", {"inputs": "Translate: cat", "targets": "Katze"}, [("Translate: cat", ["Katze"], [])]),
-    ("wikipedia", {"id": "1", "url": "u", "title": "Fox", "text": "A mammal."},
-     [("Fox", ["A mammal."], [])]),
+    (
+        "wikipedia",
+        {"id": "1", "url": "u", "title": "Fox", "text": "A mammal."},
+        [("Fox", ["A mammal."], [])],
+    ),
     ("s2orc", {"title": "T", "abstract": "We show."}, [("T", ["We show."], [])]),
     ("s2orc", {"title": "T", "abstract": None}, []),
-    ("nllb", {"translation": {"eng_Latn": "cat", "deu_Latn": "Katze"}, "laser_score": 1.1},
-     [("cat", ["Katze"], [])]),
-    ("codesearchnet", {"func_documentation_string": "Adds.", "func_code_string": "def f(): ...",
-                       "language": "python"}, [("Adds.", ["def f(): ..."], [])]),
+    (
+        "nllb",
+        {"translation": {"eng_Latn": "cat", "deu_Latn": "Katze"}, "laser_score": 1.1},
+        [("cat", ["Katze"], [])],
+    ),
+    (
+        "codesearchnet",
+        {
+            "func_documentation_string": "Adds.",
+            "func_code_string": "def f(): ...",
+            "language": "python",
+        },
+        [("Adds.", ["def f(): ..."], [])],
+    ),
     ("training", {"query": "q", "pos": ["p"], "neg": ["n"]}, [("q", ["p"], ["n"])]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +159,17 @@ def test_records_become_examples(name, record, want):
 
 
 def test_our_own_records_keep_all_their_fields():
-    record = {"query": "q", "pos": ["p"], "neg": ["n"], "pos_scores": [2.0], "neg_scores": [1.0],
-              "prompt": "as: ", "source": "mine", "in_batch": False, "id": None}  # fmt: skip
+    record = {
+        "query": "q",
+        "pos": ["p"],
+        "neg": ["n"],
+        "pos_scores": [2.0],
+        "neg_scores": [1.0],
+        "prompt": "as: ",
+        "source": "mine",
+        "in_batch": False,
+        "id": None,
+    }
     source = registry.find("training")
     (found,) = registry.examples_of(source, iter([("f:1", record)]), BadRecords(0))
     assert (found.positive_scores, found.negative_scores) == ((2.0,), (1.0,))
@@ -117,17 +212,34 @@ def test_the_command_reads_a_published_file(tmp_path, capsys):
     article = CASES[2][1]
     (tmp_path / "train.json").write_text(json.dumps({"version": "1.1", "data": [article] * 3}))
     out = tmp_path / "out.jsonl.gz"
-    assert run("--source", "squad", "--input", tmp_path / "train.json", "--output", out,
-               "--language", "en") == 0  # fmt: skip
+    assert (
+        run(
+            "--source",
+            "squad",
+            "--input",
+            tmp_path / "train.json",
+            "--output",
+            out,
+            "--language",
+            "en",
+        )
+        == 0
+    )
     assert "3 examples, 0 negatives" in capsys.readouterr().out
     (first, *_) = read_examples(out)
     assert (first.query, first.positives, first.lang, first.source) == (
-        "Where?", ("In a den.",), "en", "squad")  # fmt: skip
+        "Where?",
+        ("In a den.",),
+        "en",
+        "squad",
+    )
     assert run("--source", "squad", "--input", tmp_path / "train.json", "--output", out) == 1
     assert "already exists" in capsys.readouterr().err
     (tmp_path / "cut.json").write_text('{"data": [{"para')
-    assert run("--source", "squad", "--input", tmp_path / "cut.json", "--output",
-               tmp_path / "x.jsonl") == 1  # fmt: skip
+    assert (
+        run("--source", "squad", "--input", tmp_path / "cut.json", "--output", tmp_path / "x.jsonl")
+        == 1
+    )
     assert "cut.json is not valid JSON" in capsys.readouterr().err
     assert run("--source", "squad", "--output", tmp_path / "x.jsonl") == 1
     assert "in one way" in capsys.readouterr().err
@@ -140,8 +252,14 @@ def test_three_files_are_joined(tmp_path, capsys):
         "".join(json.dumps({"_id": f"d{i}", "text": f"text {i}"}) + "\n" for i in range(5))
     )
     (tmp_path / "r.tsv").write_text("query-id\tcorpus-id\tscore\n1\td0\t1\n1\td3\t0\n2\td4\t2\n")
-    files = ["--queries", tmp_path / "q.tsv", "--corpus", tmp_path / "c.jsonl", "--qrels",
-             tmp_path / "r.tsv"]  # fmt: skip
+    files = [
+        "--queries",
+        tmp_path / "q.tsv",
+        "--corpus",
+        tmp_path / "c.jsonl",
+        "--qrels",
+        tmp_path / "r.tsv",
+    ]
     assert run("--source", "t2ranking", *files, "--output", tmp_path / "o.jsonl") == 0
     found = [(e.query, e.positives, e.negatives) for e in read_examples(tmp_path / "o.jsonl")]
     assert found == [("first", ("text 0",), ("text 3",)), ("second", ("text 4",), ())]
@@ -156,8 +274,12 @@ def test_what_tfds_prepared_is_read(tmp_path, monkeypatch):
     import numpy as np
     import tensorflow_datasets as tfds
 
-    row = {"id": b"57", "question": "Où ?".encode(), "context": b"In a den.",
-           "answers": {"text": np.array([b"den"], object)}}  # fmt: skip
+    row = {
+        "id": b"57",
+        "question": "Où ?".encode(),
+        "context": b"In a den.",
+        "answers": {"text": np.array([b"den"], object)},
+    }
     monkeypatch.setattr(tfds, "data_source", lambda *a, **k: [row])
     squad = registry.find("squad")
     (found,) = registry.examples_of(squad, registry.from_tfds(squad), BadRecords(0))
