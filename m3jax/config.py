@@ -64,12 +64,18 @@ class M3Config:
             raise ValueError(f"pooling must be 'cls' or 'mean', got {self.pooling!r}")
 
 
+# Attention back ends; `auto` takes the fastest that the devices and the shapes allow. The functions
+# are in model/attention.py.
+Attention = Literal["auto", "xla", "cudnn"]
+ATTENTION: tuple[str, ...] = typing.get_args(Attention)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
     """How the numbers are computed; nothing here belongs to a checkpoint."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    attention: Attention = "auto"
     query_block: int = 128  # queries a block of `xla` attention in rows longer than 1,024 tokens
     remat: bool = False  # recompute each layer in the backward pass instead of storing it
     unroll: int = 1  # layers a step of the scan
@@ -80,7 +86,7 @@ class ComputeConfig:
     def __post_init__(self):
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"compute.dtype must be float32 or bfloat16, got {self.dtype!r}")
-        if self.attention not in ("auto", "xla", "cudnn"):
+        if self.attention not in ATTENTION:
             raise ValueError(f"compute.attention must be auto, xla or cudnn: {self.attention!r}")
         if self.query_block < 1 or self.unroll < 1:
             raise ValueError("compute.query_block and compute.unroll must be at least 1")

@@ -7,7 +7,7 @@ splits the width of matrices.
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -92,6 +92,16 @@ def param_sharding(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedShardi
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows split over `data` and `fsdp`."""
     return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def platform_of(mesh: Mesh) -> str:
+    """The platform of the devices of `mesh`: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
+def default_dtype(mesh: Mesh) -> Literal["float32", "bfloat16"]:
+    """The default compute dtype: float32 on CPUs, bfloat16 on accelerators."""
+    return "float32" if platform_of(mesh) == "cpu" else "bfloat16"
 
 
 def batch_shards(mesh: Mesh | None) -> int:

@@ -47,6 +47,8 @@ def deprecated_alias(
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """--model, --pooling, --dtype, --attention."""
+    from m3jax.config import ATTENTION
+
     parser.add_argument(
         "--model",
         required=required,
@@ -65,7 +67,7 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
     parser.add_argument(
         "--attention",
-        choices=("auto", "xla", "cudnn"),
+        choices=ATTENTION,
         default="auto",
         help="attention back end (default: auto)",
     )
@@ -125,15 +127,15 @@ def open_for_search(options: argparse.Namespace):
 
 def load_embedder(options: argparse.Namespace, **more: Any):
     """The M3Embedder that the arguments of `add_model` describe."""
-    import jax
-
+    from m3jax import sharding
     from m3jax.config import ComputeConfig
     from m3jax.embed.embedder import M3Embedder
 
-    dtype = options.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    mesh = sharding.make_mesh()
+    dtype = options.dtype or sharding.default_dtype(mesh)
     compute = ComputeConfig(dtype=dtype, attention=options.attention)
     return M3Embedder.from_pretrained(
-        options.model, pooling=options.pooling, compute=compute, **more
+        options.model, mesh=mesh, pooling=options.pooling, compute=compute, **more
     )
 
 

@@ -37,7 +37,7 @@ class M3Embedder:
         batch_size: int | None = None,
     ):
         self.mesh = sharding.make_mesh() if mesh is None else mesh
-        self.compute = ComputeConfig(dtype=_default_dtype()) if compute is None else compute
+        self.compute = compute or ComputeConfig(dtype=sharding.default_dtype(self.mesh))
         self.encoder = TextEncoder(model, self.mesh, self.compute)
         self.query_instruction = query_instruction or ""
         self.passage_instruction = passage_instruction or ""
@@ -226,10 +226,6 @@ class M3Embedder:
         batch_size = self.batch_size if batch_size is None else batch_size
         parts = list(self.encoder.encode(texts, heads, max_length, batch_size=batch_size))
         return concatenate(parts or [self.encoder.encode_chunk([], heads)])
-
-
-def _default_dtype() -> Literal["float32", "bfloat16"]:
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def _heads(dense: bool, sparse: bool, colbert: bool) -> tuple[str, ...]:

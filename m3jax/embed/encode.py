@@ -43,7 +43,7 @@ class TextEncoder:
         self.mesh = mesh
         self.compute = compute
         self.rows_multiple = sharding.batch_shards(mesh)
-        per_device = TOKENS_PER_BATCH.get(jax.default_backend(), TOKENS_PER_BATCH["gpu"])
+        per_device = TOKENS_PER_BATCH.get(sharding.platform_of(mesh), TOKENS_PER_BATCH["gpu"])
         self.tokens_per_batch = per_device * self.rows_multiple
         self._functions: dict[tuple[str, ...], Any] = {}
 
@@ -167,14 +167,14 @@ class TextEncoder:
         return self._functions[heads]
 
     def _jit(self, heads: tuple[str, ...]):
-        config, compute = self.model.config, self.compute
-        rows = sharding.batch_sharding(self.mesh)
+        config, compute, mesh = self.model.config, self.compute, self.mesh
+        rows = sharding.batch_sharding(mesh)
 
         def apply(params, batch):
             # Without this, float32 products round to TF32 on a GPU and to bfloat16 on a TPU.
             exact = "highest" if compute.dtype == "float32" else "default"
             with jax.default_matmul_precision(exact):
-                return encode_batch(params, batch, config, compute, heads)
+                return encode_batch(params, batch, config, compute, heads, mesh=mesh)
 
         return jax.jit(apply, out_shardings=rows)
 

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, Literal
 
-import jax
-
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig
 from m3jax.embed.embedder import M3Embedder, Output
@@ -49,11 +47,11 @@ class BGEM3FlagModel(M3Embedder):
         config = dataclasses.replace(model.config, normalize=normalize_embeddings)
         if colbert_dim not in (-1, config.colbert_dim):
             raise ValueError(f"colbert_dim {colbert_dim}: the checkpoint has {config.colbert_dim}")
-        half = (use_fp16 or use_bf16) and jax.default_backend() != "cpu"
+        dtype = sharding.default_dtype(mesh) if use_fp16 or use_bf16 else "float32"
         super().__init__(
             dataclasses.replace(model, config=config),
             mesh=mesh,
-            compute=ComputeConfig(dtype="bfloat16" if half else "float32"),
+            compute=ComputeConfig(dtype=dtype),
             query_instruction=_instruction(
                 query_instruction_format, query_instruction_for_retrieval
             ),

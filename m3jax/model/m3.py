@@ -5,15 +5,17 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from m3jax.config import HEADS, ComputeConfig, M3Config
+from m3jax.model.attention import choose_backend
 from m3jax.model.encoder import Encoder
 from m3jax.model.heads import Heads
 from m3jax.types import Encoding, TextBatch
 
 Params = dict[str, Any]
-PLAIN = ComputeConfig()  # float32, attention chosen by the device
+PLAIN = ComputeConfig()  # float32
 
 
 class M3(nn.Module):
@@ -36,8 +38,14 @@ def encode_batch(
     compute: ComputeConfig = PLAIN,
     heads: tuple[str, ...] = HEADS,
     dropout_key: jax.Array | None = None,
+    mesh: Mesh | None = None,
 ) -> Encoding:
-    """The representations of the texts of `batch`; with a `dropout_key`, as training sees them."""
+    """The representations of the texts of `batch`; dropout is applied if `dropout_key` is given.
+
+    `mesh` holds the devices that the program is compiled for: the attention back end is chosen
+    from them, and is `xla` without a mesh.
+    """
+    compute = choose_backend(compute, config.encoder, batch, mesh)
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     encoding = M3(config, compute, heads).apply(
         {"params": params}, batch, deterministic=dropout_key is None, rngs=rngs

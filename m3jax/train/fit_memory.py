@@ -150,7 +150,7 @@ def compiled_step(
     compute = training_compute(config.compute, config.optimizer)
     if config.objective == "retromae":
         like = abstract_params(model) | abstract_retromae(model)
-        loss, gradients = None, retromae_gradients(model, config.retromae, compute)
+        loss, gradients = None, retromae_gradients(model, config.retromae, compute, mesh)
     else:
         like, loss = abstract_params(model), config.loss
         gradients = m3_gradients(model, loss, config.step, compute, mesh)

@@ -140,7 +140,7 @@ def _encoder(setting: Setting) -> Callable[..., Encoding]:
         if setting.loss.fix_encoder:
             params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
         return encode_batch(
-            params, rows, setting.model, setting.compute, setting.loss.heads, dropout_key=key
+            params, rows, setting.model, setting.compute, setting.loss.heads, key, setting.mesh
         )
 
     return encode

@@ -52,7 +52,9 @@ def objective(
     if config.fix_encoder:
         params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-    encode = functools.partial(encode_batch, config=model, compute=compute, heads=config.heads)
+    encode = functools.partial(
+        encode_batch, config=model, compute=compute, heads=config.heads, mesh=mesh
+    )
     if batch.packed is not None:
         encoding = encode(params, batch.packed.rows, dropout_key=keys[0])
         queries, passages = unpack(encoding, batch, mesh)

@@ -188,7 +188,7 @@ def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, feed: Feed) -> Run:
         if not feed.texts_only:
             raise ValueError('objective "retromae" trains on plain texts: {"text": ...} a line')
         params = params | _extra_params(start, keys[0], mesh)
-        gradients = retromae_gradients(start.config, config.retromae, compute)
+        gradients = retromae_gradients(start.config, config.retromae, compute, mesh)
     else:
         if feed.texts_only:
             raise ValueError('objective "m3" trains on pairs: {"query": ..., "pos": [...]} a line')

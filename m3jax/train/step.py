@@ -24,6 +24,7 @@ from m3jax.config import (
     RetroMAEConfig,
     StepConfig,
 )
+from m3jax.model.attention import choose_backend
 from m3jax.model.m3 import Params
 from m3jax.train.gradcache import Gradients, Setting, loss_and_gradients
 from m3jax.train.objectives import Metrics
@@ -70,17 +71,18 @@ def m3_gradients(
 
 
 def retromae_gradients(
-    model: M3Config, config: RetroMAEConfig, compute: ComputeConfig
+    model: M3Config, config: RetroMAEConfig, compute: ComputeConfig, mesh: Mesh | None = None
 ) -> LossFunction:
     """Loss and gradients of RetroMAE: masks and dropout from the step's key."""
 
     def gradients(trained, join, batch, step, key):
         keys = jax.random.split(key)
         dropout = keys[1] if model.encoder.dropout else None
+        chosen = choose_backend(compute, model.encoder, batch, mesh)
 
         def loss(trained):
             return retromae_loss(
-                join(trained), batch, model, config, keys[0], compute=compute, dropout_key=dropout
+                join(trained), batch, model, config, keys[0], compute=chosen, dropout_key=dropout
             )
 
         return jax.value_and_grad(loss, has_aux=True)(trained)

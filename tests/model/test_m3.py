@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
-from m3jax.config import ComputeConfig, EncoderConfig, M3Config
-from m3jax.model.attention import attend, resolve_backend
+from m3jax import sharding
+from m3jax.config import ATTENTION, ComputeConfig, EncoderConfig, M3Config
+from m3jax.model.attention import BACKENDS, Case, attend, choose_backend, resolve_backend
 from m3jax.model.heads import lexical_mask, normalize, pool, token_mask
 from m3jax.model.m3 import abstract_params, encode_batch, init_params
 from m3jax.text.batches import rows_of_tokens
@@ -68,40 +70,65 @@ def test_blocked_attention_equals_plain(block):
     np.testing.assert_allclose(blocked, attention._plain(q, k, v, mask), atol=2e-6)
 
 
+def case(dtype=jnp.bfloat16, head_width=64, packed=False, devices=None):
+    return Case(dtype, head_width, packed, jax.devices() if devices is None else devices)
+
+
+def gpu(capability: str):
+    return types.SimpleNamespace(platform="gpu", compute_capability=capability)
+
+
+def test_registry_has_the_names_of_the_config():
+    assert {"auto", *BACKENDS} == set(ATTENTION)
+
+
 def test_backend_by_name_and_automatically():
-    assert resolve_backend("auto", jnp.bfloat16, 64, False) == "xla"  # on the CPU of this test
-    with pytest.raises(ValueError, match="not an NVIDIA GPU"):
-        resolve_backend("cudnn", jnp.bfloat16, 64, False)
-
-
-def pretend_gpu(monkeypatch, capability: str) -> None:
-    gpu = types.SimpleNamespace(compute_capability=capability)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(jax, "devices", lambda: [gpu])
+    assert resolve_backend("auto", case()) == "xla"  # on the CPU of this test
+    with pytest.raises(ValueError, match="is a CPU, not an NVIDIA GPU"):
+        resolve_backend("cudnn", case())
 
 
 @pytest.mark.parametrize("capability", ["8.0", "9.0", "12.0"])
-def test_cudnn_serves_padded_half_precision_rows_only(monkeypatch, capability):
-    pretend_gpu(monkeypatch, capability)
-    assert resolve_backend("auto", jnp.bfloat16, 64, False) == "cudnn"
-    assert resolve_backend("auto", jnp.bfloat16, 64, True) == "xla"
-    assert resolve_backend("auto", jnp.float32, 64, False) == "xla"
+def test_cudnn_serves_padded_half_precision_rows_only(capability):
+    devices = [gpu(capability)] * 2
+    assert resolve_backend("auto", case(devices=devices)) == "cudnn"
+    assert resolve_backend("auto", case(packed=True, devices=devices)) == "xla"
+    assert resolve_backend("auto", case(jnp.float32, devices=devices)) == "xla"
     with pytest.raises(ValueError, match="packed"):
-        resolve_backend("cudnn", jnp.bfloat16, 64, True)
+        resolve_backend("cudnn", case(packed=True, devices=devices))
     with pytest.raises(ValueError, match="multiple of 8"):
-        resolve_backend("cudnn", jnp.bfloat16, 12, False)
-    assert resolve_backend("auto", jnp.bfloat16, 256, False) == "xla"
+        resolve_backend("cudnn", case(head_width=12, devices=devices))
+    assert resolve_backend("auto", case(head_width=256, devices=devices)) == "xla"
 
 
 @pytest.mark.parametrize(
-    ("capability", "said"), [("7.5", "7.5, not 8.0"), ("gfx90a", "no NVIDIA GPU"), ("", "tells no")]
+    ("capability", "reason"),
+    [("7.5", "7.5, not 8.0"), ("gfx90a", "no NVIDIA GPU"), ("", "reports no compute capability")],
 )
-def test_gpus_without_the_fused_kernel_take_xla(monkeypatch, capability, said):
+def test_gpus_without_the_fused_kernel_take_xla(capability, reason):
     """A T4 or V100 is too old for it; an AMD GPU has another."""
-    pretend_gpu(monkeypatch, capability)
-    assert resolve_backend("auto", jnp.float16, 64, False) == "xla"
-    with pytest.raises(ValueError, match=said):
-        resolve_backend("cudnn", jnp.float16, 64, False)
+    for devices in ([gpu(capability)], [gpu("9.0"), gpu(capability)]):
+        assert resolve_backend("auto", case(jnp.float16, devices=devices)) == "xla"
+        with pytest.raises(ValueError, match=reason):
+            resolve_backend("cudnn", case(jnp.float16, devices=devices))
+
+
+def test_backend_is_chosen_from_the_devices_of_the_mesh():
+    """The program may be compiled for GPUs on a machine that has none."""
+    compute = ComputeConfig(dtype="bfloat16")
+    encoder = dataclasses.replace(CONFIG.encoder, hidden_size=32)
+    padded, _ = rows_of_tokens(texts(5), [[0]], 5, pad_id=1)
+    packed, _ = rows_of_tokens(texts(5, 5), [[0, 1]], 10, pad_id=1)
+    hopper = Mesh(np.array([[[gpu("9.0")]]]), sharding.AXES)
+    for batch, mesh, name in (
+        (padded, hopper, "cudnn"),
+        (packed, hopper, "xla"),
+        (padded, sharding.make_mesh(), "xla"),
+        (padded, None, "xla"),
+    ):
+        assert choose_backend(compute, encoder, batch, mesh).attention == name
+    with pytest.raises(ValueError, match="is a CPU"):
+        choose_backend(ComputeConfig(attention="cudnn"), encoder, padded, sharding.make_mesh())
 
 
 @pytest.mark.gpu

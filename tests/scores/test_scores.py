@@ -126,8 +126,8 @@ def test_colbert_equals_torch(chunk, padding_competes):
 
 
 @pytest.mark.parametrize("competes", [False, True])
-def test_few_products_at_a_time_change_nothing(monkeypatch, competes):
-    """Down to one passage against some of the queries' vectors."""
+def test_few_similarities_at_a_time_change_nothing(monkeypatch, competes):
+    """Down to one passage against a chunk of the query vectors."""
     rng = np.random.default_rng(3)
     (q, q_mask), (p, p_mask) = vectors(rng, 5, 7), vectors(rng, 4, 9)
     weight = rng.normal(size=(5, 4)).astype(np.float32)
@@ -137,8 +137,8 @@ def test_few_products_at_a_time_change_nothing(monkeypatch, competes):
         return colbert_scores(queries, masks[0], passages, masks[1], padding_competes=competes)
 
     plain = jax_grads(scores, (q, p), weight)
-    for products in (9 * 4, 9 * 5 * 7, 1):
-        monkeypatch.setitem(colbert.PRODUCTS, "cpu", products)
+    for most in (9 * 4, 9 * 5 * 7, 1):
+        monkeypatch.setitem(colbert.SIMILARITIES, "cpu", most)
         assert_same(jax_grads(scores, (q, p), weight), plain)
 
 
