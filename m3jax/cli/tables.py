@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from m3jax.embed.embeddings import Embeddings, lexical_dicts
-from m3jax.explain.alignment import Match, token_matches, word
+from m3jax.explain.alignment import Match, label, token_matches
 from m3jax.text.tokenizer import Tokenizer
 
 
@@ -23,7 +23,7 @@ def matched_tokens(
 
 def spelt_matches(matches: Iterable[Match]) -> str:
     """`Berlin 0.21 x 0.18, wall 0.11 x 0.09`, or a dash."""
-    shown = (f"{word(m.piece)} {m.query_weight:.2f} x {m.passage_weight:.2f}" for m in matches)
+    shown = (f"{label(m.token)} {m.query_weight:.2f} x {m.passage_weight:.2f}" for m in matches)
     return ", ".join(shown) or "-"
 
 

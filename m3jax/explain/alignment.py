@@ -1,4 +1,4 @@
-"""Why a passage matches a query: the tokens that both have, and which token met which.
+"""Why a passage matches a query: shared tokens, and the best match of each query token.
 
 i  vectors of the query    j  vectors of the passage
 """
@@ -20,38 +20,38 @@ METHODS = ("dense", "sparse", "colbert", "all")
 
 
 class Match(NamedTuple):
-    """A token that both texts have."""
+    """A token that occurs in both texts."""
 
-    piece: str
+    token: str
     query_weight: float
     passage_weight: float
-    product: float  # its part of s_lex
+    product: float  # what it adds to s_lex
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenView:
-    """A text as the model reads it: a piece a place, <s> first and </s> last."""
+    """A text as the model reads it: its tokens, <s> first and </s> last."""
 
     text: str
-    pieces: tuple[str, ...]  # as the vocabulary spells them, a leading space shown as '▁'
+    tokens: tuple[str, ...]  # spelled as in the vocabulary; '▁' stands for a leading space
     ids: tuple[int, ...]
-    weights: Float[np.ndarray, " n"]  # of each place's token in the whole text; 0: weighs nothing
+    weights: Float[np.ndarray, " n"]  # lexical weight of each token in the text
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """One query, one passage, and all that their scores are made of [M3 sec. 3.2]."""
+    """A query, a passage, and the parts of their scores [M3 sec. 3.2]."""
 
     query: TokenView
     passage: TokenView
     scores: dict[str, float]  # dense, sparse, colbert, all
     matches: tuple[Match, ...]  # largest product first; the products add up to s_lex
-    # <E_q[i], E_p[j]> of the places after <s>; the mean of the rows' maxima is s_mul.
+    # <E_q[i], E_p[j]> of all tokens but <s>; the mean of the row maxima is s_mul.
     similarity: Float[np.ndarray, "i j"]
 
     @property
     def best(self) -> np.ndarray:
-        """For each query place after <s> the passage place after <s> that it met."""
+        """For each query token after <s>, the index of its best passage token after <s>."""
         return self.similarity.argmax(axis=1)
 
 
@@ -61,9 +61,9 @@ def explain_passages(
     passages: Sequence[str],
     fusion: dict[str, float] | None = None,
 ) -> list[Explanation]:
-    """An explanation a passage, in their order. The scores are those of `compute_score`.
+    """Explains each passage, in their order; the scores are those of `compute_score`.
 
-    `fusion` weighs dense, sparse and colbert in the score `all`: by default as the model does.
+    `fusion` weights dense, sparse and colbert in the score "all"; the default is the model's.
     """
     prompted = [model.query_instruction + query]
     texts = [model.passage_instruction + passage for passage in passages]
@@ -92,13 +92,13 @@ def explain_passages(
 def _views(
     model: M3Embedder, texts: list[str], max_length: int, encoded: Embeddings
 ) -> list[TokenView]:
-    """The tokens that the encoder saw: cut at the same length."""
+    """The texts as the encoder reads them, truncated to `max_length` tokens."""
     views = []
-    every = [tuple(map(int, ids)) for ids in model.tokenizer.encode(texts, max_length)]
-    for text, ids, weights in zip(texts, every, _weights(encoded), strict=True):
-        pieces = tuple(map(model.tokenizer.token, ids))
-        of_places = np.array([weights.get(str(i), 0.0) for i in ids], np.float32)
-        views.append(TokenView(text, pieces, ids, of_places))
+    token_ids = [tuple(map(int, ids)) for ids in model.tokenizer.encode(texts, max_length)]
+    for text, ids, weights in zip(texts, token_ids, _weights(encoded), strict=True):
+        tokens = tuple(map(model.tokenizer.token, ids))
+        per_token = np.array([weights.get(str(i), 0.0) for i in ids], np.float32)
+        views.append(TokenView(text, tokens, ids, per_token))
     return views
 
 
@@ -110,13 +110,13 @@ def _weights(encoded: Embeddings) -> list[dict[str, float]]:
 def token_matches(
     tokenizer: Tokenizer, query: dict[str, float], passage: dict[str, float]
 ) -> tuple[Match, ...]:
-    """The tokens of both texts, from their lexical weights; largest product first."""
+    """The shared tokens of two texts, from their lexical weights; largest product first."""
     return tuple(
         Match(tokenizer.token(int(token)), a, b, product)
         for token, a, b, product in lexical_matches(query, passage)
     )
 
 
-def word(piece: str) -> str:
-    """A piece as a label: without the mark of its leading space, unless that is all it is."""
-    return piece.replace("▁", "") or "▁"
+def label(token: str) -> str:
+    """A token without the mark of its leading space, unless it has no other character."""
+    return token.replace("▁", "") or "▁"

@@ -1,7 +1,7 @@
-"""A page that explains scores: one file, no script, nothing loaded from anywhere.
+"""An HTML page that explains scores: one file without scripts or external resources.
 
-Every text goes through `html.escape`; a text's direction is its own (dir="auto"). Colours are
-translucent, so that the page reads on light and on dark.
+Every text is escaped, and keeps its own writing direction (dir="auto"). Colours are translucent, so
+that the page can be read in light and dark mode.
 """
 
 import html
@@ -9,11 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3jax.explain.alignment import Explanation, TokenView, word
+from m3jax.explain.alignment import Explanation, TokenView, label
 
 LEXICAL, LATE = "68,119,170", "204,51,17"
-SCORES = (("dense", "dense"), ("sparse", "sparse"), ("multi-vector", "colbert"),
-          ("weighted sum", "all"))  # fmt: skip
+SCORES = {
+    "dense": "dense",
+    "sparse": "sparse",
+    "multi-vector": "colbert",
+    "weighted sum": "all",
+}  # label -> key of `Explanation.scores`
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -31,11 +35,14 @@ details { margin-top: .6rem; } summary { cursor: pointer; font-size: .85rem; }
 """
 
 
-def explanation_page(found: Sequence[Explanation], fusion: dict[str, float]) -> str:
-    """The page of one query and its passages, in the order given."""
-    query = found[0].query
+def explanation_page(explanations: Sequence[Explanation], fusion: dict[str, float]) -> str:
+    """The page of one query and its passages, in the given order.
+
+    `fusion` holds the weights of dense, sparse and colbert in the weighted sum.
+    """
+    query = explanations[0].query
     title = html.escape(" ".join(query.text.split()))
-    weights = ", ".join(f"{name} {fusion[key]:g}" for name, key in SCORES[:3])
+    weights = ", ".join(f"{name} {fusion[key]:g}" for name, key in SCORES.items() if key in fusion)
     parts = [
         "<!DOCTYPE html>",
         '<html lang="und"><head><meta charset="utf-8">',
@@ -47,7 +54,7 @@ def explanation_page(found: Sequence[Explanation], fusion: dict[str, float]) -> 
         '<p class="what">query, each token by its lexical weight</p>',
         _line(query, _alphas(query.weights), LEXICAL, _weight_notes(query)),
         f'<p class="what">{_legend()} Weights of the sum: {weights}.</p>',
-        *(_passage(number, each) for number, each in enumerate(found, start=1)),
+        *(_passage(number, each) for number, each in enumerate(explanations, start=1)),
         "</body></html>",
     ]
     return "\n".join(parts) + "\n"
@@ -56,19 +63,19 @@ def explanation_page(found: Sequence[Explanation], fusion: dict[str, float]) -> 
 def _legend() -> str:
     return (
         f'<span style="background:rgba({LEXICAL},.45)">blue</span>: lexical weight, underlined '
-        "where both texts have the token; "
+        "if both texts have the token; "
         f'<span style="background:rgba({LATE},.45)">red</span>: what a token adds to the '
         "multi-vector score, as the best match of query tokens."
     )
 
 
-def _passage(number: int, found: Explanation) -> str:
-    scores = "".join(f"<td>{found.scores[key]:.4f}</td>" for _, key in SCORES)
-    names = "".join(f"<th>{name}</th>" for name, _ in SCORES)
-    view = found.passage
-    shared = set(found.query.ids) & set(view.ids)
+def _passage(number: int, explanation: Explanation) -> str:
+    scores = "".join(f"<td>{explanation.scores[key]:.4f}</td>" for key in SCORES.values())
+    names = "".join(f"<th>{name}</th>" for name in SCORES)
+    view = explanation.passage
+    shared = set(explanation.query.ids) & set(view.ids)
     marks = [i in shared and bool(w > 0) for i, w in zip(view.ids, view.weights, strict=True)]
-    share = _late_share(found)
+    share = _late_share(explanation)
     added = [f"adds {value:.4f}" if value else "" for value in share.tolist()]
     return "\n".join(
         [
@@ -78,8 +85,8 @@ def _passage(number: int, found: Explanation) -> str:
             _line(view, _alphas(view.weights), LEXICAL, _weight_notes(view), marks),
             '<p class="what">multi-vector</p>',
             _line(view, _alphas(share), LATE, added),
-            _details("tokens of both", _matches(found)),
-            _details("the best match of each query token", _alignment(found)),
+            _details("tokens in both texts", _matches(explanation)),
+            _details("the best match of each query token", _alignment(explanation)),
             "</section>",
         ]
     )
@@ -92,26 +99,26 @@ def _line(
     notes: Sequence[str],
     marks: Sequence[bool] | None = None,
 ) -> str:
-    """The text token by token; a note shows when the pointer rests on its token."""
+    """The text token by token; a note appears when the pointer is over its token."""
     spans = []
-    last = len(view.pieces) - 1
-    for place, piece in enumerate(view.pieces):
-        kind = "end" if place in (0, last) else "shared" if marks and marks[place] else ""
-        attributes = f' class="{kind}"' if kind else ""
-        if alphas[place]:
-            attributes += f' style="background:rgba({colour},{alphas[place]:.2f})"'
-        if notes[place]:
-            attributes += f' title="{html.escape(notes[place])}"'
-        text = html.escape(piece.removeprefix("▁"))
-        space = " " if piece.startswith("▁") or kind == "end" else ""
-        # The direction of a line is that of its first letter outside of <bdi>: not of "<s>".
-        tag = "bdi" if kind == "end" else "span"
+    last = len(view.tokens) - 1
+    for i, token in enumerate(view.tokens):
+        css_class = "end" if i in (0, last) else "shared" if marks and marks[i] else ""
+        attributes = f' class="{css_class}"' if css_class else ""
+        if alphas[i]:
+            attributes += f' style="background:rgba({colour},{alphas[i]:.2f})"'
+        if notes[i]:
+            attributes += f' title="{html.escape(notes[i])}"'
+        text = html.escape(token.removeprefix("▁"))
+        space = " " if token.startswith("▁") or css_class == "end" else ""
+        # The direction of a line is that of its first letter outside of <bdi>, so not of "<s>".
+        tag = "bdi" if css_class == "end" else "span"
         spans.append(f"{space}<{tag}{attributes}>{text}</{tag}>")
     return f'<p class="tokens" dir="auto">{"".join(spans).strip()}</p>'
 
 
 def _alphas(values: np.ndarray) -> list[float]:
-    """Opacity: 0 for what adds nothing, else 0.06 to 0.75."""
+    """Opacity of each token: 0 for a value of 0, else 0.06 to 0.75."""
     most = float(np.max(values, initial=0.0))
     if most <= 0:
         return [0.0] * len(values)
@@ -122,35 +129,38 @@ def _weight_notes(view: TokenView) -> list[str]:
     return [f"weight {w:.4f}" if w else "" for w in view.weights]
 
 
-def _late_share(found: Explanation) -> np.ndarray:
-    """What each place of the passage adds to s_mul; <s>, which takes no part, adds 0."""
-    rows = found.similarity.shape[0]
-    share = np.zeros(len(found.passage.pieces))
-    np.add.at(share, found.best + 1, found.similarity.max(axis=1) / rows)
+def _late_share(explanation: Explanation) -> np.ndarray:
+    """What each passage token adds to s_mul; <s> has no vector and adds 0."""
+    similarity = explanation.similarity
+    share = np.zeros(len(explanation.passage.tokens))
+    np.add.at(share, explanation.best + 1, similarity.max(axis=1) / len(similarity))
     return share
 
 
-def _matches(found: Explanation) -> str:
-    rows = [(_text(m.piece), f"{m.query_weight:.4f}", f"{m.passage_weight:.4f}",
-             f"{m.product:.4f}") for m in found.matches]  # fmt: skip
+def _matches(explanation: Explanation) -> str:
+    rows = [
+        (_text(m.token), *(f"{x:.4f}" for x in (m.query_weight, m.passage_weight, m.product)))
+        for m in explanation.matches
+    ]
     return _table(("token", "weight in the query", "in the passage", "product"), rows)
 
 
-def _alignment(found: Explanation) -> str:
+def _alignment(explanation: Explanation) -> str:
     rows = []
-    for row, column in enumerate(found.best):
-        value = found.similarity[row, column]
-        pieces = found.query.pieces[row + 1], found.passage.pieces[int(column) + 1]
-        rows.append((_text(pieces[0]), _text(pieces[1]), f"{value:.4f}"))
+    for row, column in enumerate(explanation.best):
+        query_token = explanation.query.tokens[row + 1]
+        passage_token = explanation.passage.tokens[int(column) + 1]
+        value = f"{explanation.similarity[row, column]:.4f}"
+        rows.append((_text(query_token), _text(passage_token), value))
     return _table(("query token", "passage token", "similarity"), rows)
 
 
-def _text(piece: str) -> str:
-    return f"<bdi>{html.escape(word(piece))}</bdi>"
+def _text(token: str) -> str:
+    return f"<bdi>{html.escape(label(token))}</bdi>"
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML."""
+    """A table; cells are HTML, names are text."""
     if not rows:
         return "<p>none</p>"
     head = "".join(f"<th>{name}</th>" for name in names)

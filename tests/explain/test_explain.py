@@ -10,7 +10,7 @@ from support.tiny import TEXTS
 from m3jax.cli.main import main
 from m3jax.explain.alignment import explain_passages
 from m3jax.explain.html import explanation_page
-from m3jax.explain.plot import MOST_COLUMNS, explain
+from m3jax.explain.plot import MAX_COLUMNS, plot_explanation
 
 QUERY = "the cat sat"
 PASSAGES = ["the dog sat on the cat", "القاهرة عاصمة مصر", "<b>the</b> & \"cat\" 'x' [/red] $x_1$"]
@@ -56,7 +56,7 @@ def test_the_parts_add_up_to_the_scores(tiny, found):
         assert products == pytest.approx(scores["sparse"][number], abs=1e-4)
         late = one.similarity.max(axis=1).mean()
         assert late == pytest.approx(scores["colbert"][number], abs=1e-5)
-        assert one.similarity.shape == (len(one.query.pieces) - 1, len(one.passage.pieces) - 1)
+        assert one.similarity.shape == (len(one.query.tokens) - 1, len(one.passage.tokens) - 1)
         total = one.scores["dense"] + 0.3 * one.scores["sparse"] + one.scores["colbert"]
         assert one.scores["all"] == pytest.approx(total, abs=1e-5)
 
@@ -68,14 +68,14 @@ def test_instructions_are_part_of_what_is_explained(tiny_dir):
     (one,) = explain_passages(model, QUERY, ["the dog"])
     score = model.compute_score((QUERY, "the dog"))["dense"]
     assert one.scores["dense"] == pytest.approx(score, abs=1e-5)
-    assert len(one.query.pieces) == 6 and one.query.text.startswith("the dog: ")
+    assert len(one.query.tokens) == 6 and one.query.text.startswith("the dog: ")
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_any_text_can_be_explained(tiny, text):
     (one,) = explain_passages(tiny, text, [text])
     pieces = [tiny.tokenizer.token(int(i)) for i in tiny.tokenizer.encode([text], 128)[0]]
-    assert list(one.passage.pieces) == pieces
+    assert list(one.passage.tokens) == pieces
     Reader(explanation_page([one], {"dense": 1.0, "sparse": 1.0, "colbert": 1.0}))
 
 
@@ -85,7 +85,7 @@ def test_the_page_shows_every_token_and_every_score(found, page):
     squeezed = "".join(seen.text.split())
     for one in found:
         for view in (one.query, one.passage):
-            assert "".join(view.pieces).replace("▁", "") in squeezed
+            assert "".join(view.tokens).replace("▁", "") in squeezed
         for value in one.scores.values():
             assert f"{value:.4f}" in seen.text
         for match in one.matches:
@@ -124,10 +124,10 @@ def test_the_deepest_colour_is_the_heaviest_token(found, page):
 
 
 def test_the_picture_shows_every_token_the_maxima_and_the_scores(tiny, found):
-    figure = explain(QUERY, PASSAGES[2], tiny)
+    figure = plot_explanation(QUERY, PASSAGES[2], tiny)
     bars, heat = figure.axes[:2]
     one = found[2]
-    plain = [piece.replace("▁", "") or "▁" for piece in one.passage.pieces[1:]]
+    plain = [piece.replace("▁", "") or "▁" for piece in one.passage.tokens[1:]]
     assert [label.get_text() for label in heat.get_xticklabels()] == plain
     assert not any(label.get_parse_math() for label in heat.get_xticklabels())
     widths = [bar.get_width() for bar in bars.patches]  # pyright: ignore
@@ -139,9 +139,9 @@ def test_the_picture_shows_every_token_the_maxima_and_the_scores(tiny, found):
 
 
 def test_of_a_long_passage_the_picture_keeps_the_tokens_that_were_met(tiny, tmp_path):
-    figure = explain(QUERY, " ".join(f"word{i}" for i in range(60)), tiny)
+    figure = plot_explanation(QUERY, " ".join(f"word{i}" for i in range(60)), tiny)
     (one,) = explain_passages(tiny, QUERY, [" ".join(f"word{i}" for i in range(60))])
-    assert one.similarity.shape[1] > MOST_COLUMNS
+    assert one.similarity.shape[1] > MAX_COLUMNS
     assert len(figure.axes[1].get_xticklabels()) == len(set(one.best))
     figure.savefig(tmp_path / "long.png")
     assert (tmp_path / "long.png").read_bytes().startswith(b"\x89PNG")
