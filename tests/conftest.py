@@ -23,8 +23,16 @@ def tiny_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def model(tiny_dir):
+    """The parameters, config and tokenizer of that directory, on every device."""
+    from m3jax import pretrained
+
+    return pretrained.load(tiny_dir)
+
+
+@pytest.fixture(scope="session")
 def tiny(tiny_dir):
-    """It as an M3Embedder."""
+    """An M3Embedder of that directory."""
     from m3jax import M3Embedder
 
     return M3Embedder.from_pretrained(tiny_dir)
@@ -47,6 +55,23 @@ def standard_promotion() -> Iterator[None]:
     """JAX's default dtype promotion: optax adds Python numbers to integer arrays."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Counts the texts that any model encodes."""
+    from m3jax.embed.encode import TextEncoder
+
+    texts = []
+    original = TextEncoder.encode
+
+    def counting(self, sentences, *args, **kwargs):
+        sentences = list(sentences)
+        texts.extend(sentences)
+        return original(self, sentences, *args, **kwargs)
+
+    monkeypatch.setattr(TextEncoder, "encode", counting)
+    return texts
 
 
 def _directory(variable: str) -> Path:

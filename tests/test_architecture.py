@@ -118,3 +118,30 @@ def test_every_parameter_has_one_sharding_rule_and_one_converter_row():
     for pattern, _ in sharding.RULES:
         known = shapes | pretraining
         assert any(re.fullmatch(pattern, path) for path in known), f"{pattern} matches nothing"
+
+
+def test_no_test_module_imports_another():
+    """What several need is in tests/support, or a fixture of a conftest.py."""
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}:{node.lineno}: relative import"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in names:
+                parts = name.split(".") if not name.startswith("m3jax.") else []
+                tests = [p for p in parts if p.startswith("test_") or p == "conftest"]
+                assert not tests, f"{path}:{node.lineno} imports {name}"
+
+
+def test_test_folders_are_rooms():
+    """Tests of a room are in the folder of its name; those of a single module at the top level."""
+    tests = ROOT / "tests"
+    folders = {path.relative_to(tests).parts[0] for path in tests.glob("*/**/*.py")}
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders - rooms == {"support", "experiments"}
+    assert not list((tests / "support").rglob("test_*.py"))

@@ -1,18 +1,17 @@
 """The smallest files: words in few bytes, the tokenizer packed, and nothing lost twice."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
-from m3jax import pretrained
+from m3jax import pretrained, sharding
 from m3jax.convert import product
+from m3jax.convert.positions import extend_positions
 from m3jax.text import tokenizer
 
 ROWS, WIDTH = 1500, 32
-
-
-@pytest.fixture(scope="module")
-def model(tiny_dir):
-    return pretrained.load(tiny_dir)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def test_a_model_keeps_its_coded_words(model, tmp_path):
 
 def test_a_packed_tokenizer_is_the_same(tiny_dir, model, tmp_path):
     pretrained.save_int8(tmp_path / "small", model)
-    packed = tmp_path / "small" / tokenizer.PACKED
+    packed = tmp_path / "small" / tokenizer.COMPRESSED
     assert packed.is_file() and not (tmp_path / "small" / "tokenizer.json").exists()
     small = pretrained.load(tmp_path / "small")
     assert small.tokenizer.fingerprint() == model.tokenizer.fingerprint()
@@ -78,3 +77,30 @@ def test_a_packed_tokenizer_is_the_same(tiny_dir, model, tmp_path):
     packed.write_bytes(packed.read_bytes()[:100])
     with pytest.raises(ValueError, match="tokenizer.json.gz cannot be read, is it complete"):
         pretrained.load(tmp_path / "small")
+
+
+def test_int8_is_small_and_close(model, tmp_path):
+    size = pretrained.save_int8(tmp_path / "small", model)
+    small = pretrained.load(tmp_path / "small")
+    full_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
+    assert size < 0.45 * full_bytes  # toy matrices are narrow; real ones come to 0.26
+    flat, want = sharding.flatten(small.params), sharding.flatten(model.params)
+    for path, leaf in flat.items():
+        # Half a step of 1/127 of the row's largest weight, and float16's own rounding.
+        error = np.abs(np.asarray(leaf) - np.asarray(want[path])).max()
+        assert error <= np.abs(want[path]).max() * (0.5 / 127 + 1e-3), path
+    np.testing.assert_array_equal(small.params["heads"]["sparse"]["kernel"].dtype, np.float32)
+    (tmp_path / "small" / "model.int8.safetensors").write_bytes(b"12345678")
+    with pytest.raises(ValueError, match="model.int8.safetensors cannot be read"):
+        pretrained.load(tmp_path / "small")
+
+
+def test_int8_stores_repeated_positions_once(model, tmp_path):
+    params, config = extend_positions(model.params, model.config, 2000)
+    longer = dataclasses.replace(model, params=params, config=config)
+    sizes = [pretrained.save_int8(tmp_path / n, m) for n, m in (("a", model), ("b", longer))]
+    assert sizes[1] - sizes[0] < 200  # bytes: a few names, not 1,870 rows
+    table = pretrained.load(tmp_path / "b").params["encoder"]["embeddings"]["position"]
+    short = pretrained.load(tmp_path / "a").params["encoder"]["embeddings"]["position"]
+    want, _ = extend_positions({"encoder": {"embeddings": {"position": short}}}, model.config, 2000)
+    np.testing.assert_array_equal(table, want["encoder"]["embeddings"]["position"])

@@ -1,24 +1,12 @@
-"""Measures against pytrec_eval called directly, tests of significance against SciPy's; files."""
+"""Measures against pytrec_eval called directly, and by hand."""
 
-import gzip
 import math
 
 import numpy as np
 import pytest
 import pytrec_eval
-import scipy.stats
 
 from m3jax.evaluate.metrics import MEASURES, as_run, means, per_query
-from m3jax.evaluate.significance import (
-    bootstrap_means,
-    compare,
-    holm,
-    interval,
-    randomization_p,
-)
-from m3jax.io.atomic import replace_file
-from m3jax.io.trec import read_qrels, read_run, write_run
-from m3jax.search.hits import Hits
 
 TREC_NAMES = {
     "nDCG@10": "ndcg_cut_10", "Recall@20": "recall_20", "Recall@100": "recall_100", "MAP": "map",
@@ -95,111 +83,3 @@ def test_nothing_found_and_nothing_asked():
     for bad in ("nDGC@10", "MRR@ten", "Recall@", ""):
         with pytest.raises(ValueError, match="measure"):
             per_query({"q": {"d": 1}}, {}, [bad])
-
-
-def test_bootstrap_interval_covers_the_mean_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    draws = rng.random((300, 60)) ** 2  # mean 1/3
-    hits = 0
-    for values in draws:
-        low, high = interval(bootstrap_means(values, samples=400))
-        assert low <= values.mean() <= high
-        hits += low <= 1 / 3 <= high
-    assert 0.90 < hits / 300 < 0.985
-    np.testing.assert_array_equal(bootstrap_means(draws[0]), bootstrap_means(draws[0]))
-    theirs = scipy.stats.bootstrap(
-        (draws[0],), np.mean, n_resamples=20_000, method="percentile", rng=rng
-    ).confidence_interval
-    ours = interval(bootstrap_means(draws[0], samples=20_000))
-    np.testing.assert_allclose(ours, theirs, atol=0.01)
-    assert interval(bootstrap_means(np.zeros(0))) == (0.0, 0.0)
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.05, 0.2])
-def test_randomization_equals_scipys_exact_test(shift):
-    rng = np.random.default_rng(1)
-    a = rng.random(13)
-    b = np.where(rng.random(13) < 0.3, a, a - shift + rng.normal(0, 0.1, 13))
-    exact = scipy.stats.permutation_test(
-        (a, b), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples",
-        vectorized=True, n_resamples=2**13,
-    ).pvalue  # fmt: skip
-    assert randomization_p(a - b, samples=40_000) == pytest.approx(exact, abs=0.012)
-
-
-def test_pairs_of_methods_are_compared():
-    rng = np.random.default_rng(2)
-    base = rng.random(200)
-    methods = {"a": base, "b": base - 0.1 + rng.normal(0, 0.1, 200), "c": base.copy()}
-    rows = {(row.a, row.b): row for row in compare(methods, samples=2000)}
-    assert set(rows) == {("a", "b"), ("a", "c"), ("b", "c")}
-    assert rows["a", "b"].difference == pytest.approx(np.mean(base - methods["b"]))
-    assert rows["a", "b"].t_p == pytest.approx(scipy.stats.ttest_rel(base, methods["b"]).pvalue)
-    assert rows["a", "b"].randomization_p == pytest.approx(1 / 2001)
-    assert rows["a", "c"].randomization_p == rows["a", "c"].t_p == 1.0
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-
-
-def test_a_run_survives_the_file(tmp_path):
-    """Ties included: what is measured from the file is what was ranked."""
-    hits = Hits(
-        [np.array([2, 0, 1]), np.array([], int)],
-        [np.full(3, 3, np.float32), np.zeros(0, np.float32)],
-    )
-    path = tmp_path / "deep" / "run.trec"
-    write_run(path, ["q1", "q2"], ["a", "b", "c"], hits, "m3")
-    run = read_run(path)
-    assert sorted(run["q1"], key=lambda d: -run["q1"][d]) == ["c", "a", "b"] and "q2" not in run
-    measured = per_query({"q1": {"a": 1}, "q2": {"a": 1}}, run, ["MRR"])["MRR"]
-    assert measured == {"q1": 0.5, "q2": 0.0}
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    with replace_file(tmp_path / "deep" / "file") as stream:
-        stream.write("whole")
-    with pytest.raises(KeyboardInterrupt), replace_file(tmp_path / "deep" / "file") as stream:
-        stream.write("half")
-        raise KeyboardInterrupt
-    assert (tmp_path / "deep" / "file").read_text() == "whole"
-    assert len(list((tmp_path / "deep").iterdir())) == 1
-
-
-def test_qrels_in_both_formats_are_the_same(tmp_path):
-    want = {"q1": {"d1": 1, "d2": 0}, "q2": {"d 3": 2}}
-    beir = tmp_path / "test.tsv"
-    beir.write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\nq2\td 3\t2.0\n\n")
-    trec = tmp_path / "qrels.trec.gz"
-    trec.write_bytes(gzip.compress(b"q1\t0\td1\t1\nq1\tQ0\td2\t0\nq2\t0\td 3\t2\n"))
-    assert read_qrels(beir) == read_qrels(trec) == want
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("q1 0 d1 1\nq1 0 d2 high\n", ":2: expected `query document grade`"),
-        ("q1 0 d1 1\nq1 0 d1 2\n", ":2: 'd1' is judged twice for query 'q1', as 1 and 2"),
-        ("q1 0 d1 1 9\n", ":1: expected"),
-        ("query-id\tcorpus-id\tscore\n", "holds no judgements"),
-    ],
-)
-def test_bad_qrels_name_the_line(tmp_path, text, message):
-    (tmp_path / "q").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_qrels(tmp_path / "q")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("q1 Q0 d1 1 0.5\n", ":1: a TREC run has 6 columns"),
-        ("q1 Q0 d1 1 0.5 t\nq1 Q0 d1 2 0.4 t\n", ":2: 'd1' stands twice"),
-        ("q1 Q0 d1 1 nan t\n", ":1: a score must be a finite number, got 'nan'"),
-        ("", "holds no result"),
-    ],
-)
-def test_bad_runs_name_the_line(tmp_path, text, message):
-    (tmp_path / "r").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_run(tmp_path / "r")
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        read_run(tmp_path / "none")

@@ -1,8 +1,7 @@
-"""Fusion by hand, by brute force over every document, and weights tuned to a known best."""
+"""Every method and fusion against brute force over every document."""
 
 from typing import Any
 
-import ir_measures
 import numpy as np
 import pytest
 import scipy.sparse
@@ -11,49 +10,17 @@ from support.brute import every_score, expected
 
 from m3jax.config import HeadWeights
 from m3jax.embed.embeddings import Embeddings, Ragged
-from m3jax.io.trec import read_qrels, write_run
-from m3jax.search import fuse
-from m3jax.search.hits import Hits
 from m3jax.search.index import in_memory
 from m3jax.search.methods import (
     METHODS,
-    Candidates,
     Depths,
     EncodedQueries,
     candidates,
     head_scores,
     search,
 )
-from m3jax.search.tune import score_weights, tune_weights
 
 WEIGHTS = HeadWeights(dense=0.7, sparse=0.4, colbert=1.3)
-
-
-def test_weighted_sums_and_presets_by_hand():
-    scores = {"dense": np.array([0.5, 0.2]), "sparse": np.array([1.0, 3.0])}
-    weights = HeadWeights(dense=2.0, sparse=0.5, colbert=9.0)
-    np.testing.assert_allclose(fuse.weighted_sum(scores, weights), [1.5, 1.9])
-    assert fuse.preset("miracl", "all") == HeadWeights(dense=1.0, sparse=0.3, colbert=1.0)
-    assert fuse.preset("mkqa", "dense+sparse") == HeadWeights(dense=1.0, sparse=0.3, colbert=0.0)
-    assert fuse.preset("mldr", "all") == HeadWeights(dense=0.15, sparse=0.5, colbert=0.35)
-    assert fuse.preset("narrativeqa", "dense+sparse").sparse == 0.8
-    with pytest.raises(ValueError, match="no weights named 'beir'"):
-        fuse.preset("beir", "all")
-
-
-def test_reciprocal_ranks_by_hand():
-    documents, scores = fuse.reciprocal_ranks([np.array([7, 2, 9]), np.array([2, 5])])
-    assert documents.tolist() == [2, 5, 7, 9]
-    np.testing.assert_allclose(scores, [1 / 62 + 1 / 61, 1 / 62, 1 / 61, 1 / 63], rtol=1e-15)
-    _, scores = fuse.reciprocal_ranks([np.array([1]), np.array([1])], [2.0, 0.5], k=1)
-    np.testing.assert_allclose(scores, [2.5 / 2])
-
-
-def test_normalised_scores_by_hand():
-    np.testing.assert_allclose(fuse.normalised(np.array([2.0, 4.0, 3.0]), "minmax"), [0, 1, 0.5])
-    np.testing.assert_allclose(fuse.normalised(np.array([1.0, 3.0]), "zscore"), [-1, 1])
-    assert fuse.normalised(np.array([3.0, 3.0]), "zscore").tolist() == [0, 0]
-    assert fuse.normalised(np.zeros(0), "minmax").tolist() == []
 
 
 def random_embeddings(rng, texts, copies=0) -> Any:
@@ -175,116 +142,3 @@ def test_head_scores_are_the_exact_ones():
     got = head_scores(in_memory(documents), EncodedQueries(["", ""], queries), 1, some)
     for head, scores in every_score(queries, documents).items():
         np.testing.assert_allclose(got[head], scores[1][some], rtol=1e-12, atol=1e-15)
-
-
-def judged_problem():
-    """Relevant documents have the highest 0.2 dense + 0.8 sparse, noise in both alone."""
-    rng = np.random.default_rng(5)
-    found, qrels = [], {}
-    for q in range(40):
-        hidden = rng.permutation(30) / 30
-        noise = rng.standard_normal(30)
-        scores = {"dense": 0.2 * hidden + 0.8 * noise, "sparse": 0.2 * hidden - 0.2 * noise}
-        scores["colbert"] = rng.standard_normal(30)
-        found.append(Candidates(np.arange(30), scores, 0.0))
-        best = np.argsort(-hidden)[:4]
-        qrels[f"q{q}"] = {f"d{i}": 2 - (n > 1) for n, i in enumerate(best)}
-    return found, [f"q{q}" for q in range(40)], [f"d{i}" for i in range(30)], qrels
-
-
-def test_tuning_finds_the_known_best(tmp_path):
-    found, queries, documents, qrels = judged_problem()
-    best = tune_weights(found, queries, documents, qrels)
-    assert best.ndcg > 0.999 and best.weights.colbert < 0.02
-    assert best.weights.sparse / best.weights.dense == pytest.approx(4, rel=0.1)
-    even = HeadWeights(dense=1.0, sparse=1.0, colbert=1.0)
-    assert score_weights(found, queries, documents, qrels, even) < 0.7
-    # The same nDCG as pytrec_eval's, of the run that these weights make.
-    totals = [fuse.weighted_sum(some.scores, even) for some in found]
-    order = [brute.top(total, 30) for total in totals]
-    scores = [total[o] for total, o in zip(totals, order, strict=True)]
-    write_run(tmp_path / "run", queries, documents, Hits(order, scores), "even")
-    run = list(ir_measures.read_trec_run(str(tmp_path / "run")))
-    judged = [ir_measures.Qrel(q, d, g) for q, row in qrels.items() for d, g in row.items()]
-    want = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], judged, run)
-    assert score_weights(found, queries, documents, qrels, even) == pytest.approx(
-        want[ir_measures.nDCG @ 10], abs=1e-9
-    )
-    with pytest.raises(ValueError, match="no query has a relevant document"):
-        tune_weights(found, queries, documents, {"other": {"d1": 1}})
-
-
-def found_cost(found, queries, documents, qrels, kinds, weights) -> list[float]:
-    """What each kind has below its best head alone."""
-    heads = [HeadWeights(**{name: float(name == head) for name in ("dense", "sparse", "colbert")})
-             for head in ("dense", "sparse", "colbert")]  # fmt: skip
-    costs = []
-    for kind in dict.fromkeys(kinds):
-        rows = [i for i, name in enumerate(kinds) if name == kind]
-        own = ([found[i] for i in rows], [queries[i] for i in rows], documents, qrels)
-        costs.append(max(score_weights(*own, w) for w in heads) - score_weights(*own, weights))
-    return costs
-
-
-def test_tuning_by_kinds_lets_no_kind_pay():
-    """Where sparse scores are noise for a few queries, tuning over all of them costs those."""
-    found, queries, documents, qrels = judged_problem()
-    rng = np.random.default_rng(6)
-    for some in found[30:]:
-        signal = some.scores["dense"] + 4 * some.scores["sparse"]
-        some.scores.update(dense=signal, sparse=rng.standard_normal(30))
-    kinds = ["shared words"] * 30 + ["other language"] * 10
-
-    def few(weights: HeadWeights) -> float:
-        return score_weights(found[30:], queries[30:], documents, qrels, weights)
-
-    def loss(weights: HeadWeights) -> float:
-        return few(HeadWeights(dense=1.0, sparse=0.0, colbert=0.0)) - few(weights)
-
-    assert loss(tune_weights(found, queries, documents, qrels).weights) > 0.02
-    best = tune_weights(found, queries, documents, qrels, kinds=kinds)
-    assert loss(best.weights) <= 0.003
-    parts = [score_weights(found[a:b], queries[a:b], documents, qrels, best.weights)
-             for a, b in ((0, 30), (30, 40))]  # fmt: skip
-    assert best.ndcg == pytest.approx(np.mean(parts), abs=1e-9)  # a kind counts, not its queries
-    for some, kind in zip(found, kinds, strict=True):  # now what serves one harms the other
-        signal = some.scores["dense"] + some.scores["sparse"]
-        sign = 1 if kind == kinds[0] else -1
-        some.scores.update(dense=sign * signal, sparse=-sign * signal, colbert=np.zeros(30))
-    best = tune_weights(found, queries, documents, qrels, kinds=kinds)
-    costs = [max(found_cost(found, queries, documents, qrels, kinds, weights))
-             for weights in (best.weights, *(HeadWeights(dense=d, sparse=1 - d, colbert=0.0)
-                                             for d in np.linspace(0, 1, 21)))]  # fmt: skip
-    assert best.cost == pytest.approx(costs[0], abs=1e-9) and best.cost > 0.003
-    assert costs[0] <= min(costs[1:]) + 1e-9
-
-
-def test_a_run_keeps_its_ranking_in_every_evaluator(tmp_path):
-    """Equal scores: trec_eval would sort by document name, backwards."""
-    hits = Hits([np.array([2, 0, 1])], [np.array([1.0, 1.0, 1.0], np.float32)])
-    assert write_run(tmp_path / "a" / "run", ["q"], ["a", "b", "c"], hits, "t") == 3
-    rows = [line.split() for line in (tmp_path / "a" / "run").read_text().splitlines()]
-    assert [(row[2], row[3]) for row in rows] == [("c", "1"), ("a", "2"), ("b", "3")]
-    written = [np.float32(row[4]) for row in rows]
-    assert written[0] == 1 and written[0] > written[1] > written[2] > 0.9999997
-    qrels = [ir_measures.Qrel("q", "a", 1)]
-    measured = ir_measures.calc_aggregate(
-        [ir_measures.RR @ 10], qrels, ir_measures.read_trec_run(str(tmp_path / "a" / "run"))
-    )
-    assert measured[ir_measures.RR @ 10] == 0.5
-    with pytest.raises(ValueError, match="cannot hold the id 'd 1'"):
-        write_run(tmp_path / "b", ["q"], ["a", "b", "d 1"], hits, "t")
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
-def test_judgements_in_both_forms(tmp_path):
-    (tmp_path / "beir.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td 1\t2\n\nq2\td2\t0\n")
-    assert read_qrels(tmp_path / "beir.tsv") == {"q1": {"d 1": 2}, "q2": {"d2": 0}}
-    (tmp_path / "trec").write_text("q1 0 d1 1\nq1 0 d2 -1\n")
-    assert read_qrels(tmp_path / "trec") == {"q1": {"d1": 1, "d2": -1}}
-    (tmp_path / "bad").write_text("q1 0 d1 1\nq1 0 d2 good\n")
-    with pytest.raises(ValueError, match="bad:2: expected"):
-        read_qrels(tmp_path / "bad")
-    (tmp_path / "empty").write_text("\n")
-    with pytest.raises(ValueError, match="holds no judgements"):
-        read_qrels(tmp_path / "empty")

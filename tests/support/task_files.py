@@ -2,6 +2,9 @@
 
 import gzip
 import json
+from pathlib import Path
+
+from support.tiny import TEXTS
 
 HEADER = "query-id\tcorpus-id\tscore\n"
 
@@ -41,3 +44,25 @@ MKQA = [
      "answers": {"en": [{"type": "date", "text": "1843", "aliases": []},
                         {"type": "unanswerable", "text": None}]}},
 ]  # fmt: skip
+DOCUMENTS = [text for text in TEXTS if text.strip()]
+
+
+def write_real_task(folder, names=("",)):
+    """Tasks over the odd texts of support.tiny: each asks for itself by its first words."""
+    write(folder / "corpus.jsonl", [{"_id": f"d{i}", "text": t} for i, t in enumerate(DOCUMENTS)])
+    for name in names:
+        dot = f".{name}" if name else ""
+        rows = [{"_id": f"q{i}", "text": f"{' '.join(t.split()[:2])} {name}".strip()}
+                for i, t in enumerate(DOCUMENTS)]  # fmt: skip
+        write(folder / f"queries{dot}.jsonl", rows)
+        judged = "".join(f"q{i}\td{i}\t2\nq{i}\td{(i + 1) % 4}\t1\n" for i in range(4, len(rows)))
+        write(folder / "qrels" / f"test{dot}.tsv", HEADER + judged)
+
+
+def write_parallel_tasks(folder: Path) -> None:
+    """The same ids in two languages, one question that is nearer to the first."""
+    for name, mark in (("en", ""), ("xx", " ...")):
+        rows = [{"_id": f"d{i}", "text": t + mark} for i, t in enumerate(DOCUMENTS)]
+        write(folder / name / "corpus.jsonl", rows)
+        write(folder / name / "queries.jsonl", [{"_id": "q", "text": DOCUMENTS[0]}])
+        write(folder / name / "qrels" / "test.tsv", HEADER + "q\td0\t1\n")

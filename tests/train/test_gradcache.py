@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.train_batches import make_batch
 
-from m3jax import pretrained, sharding
+from m3jax import sharding
 from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig, StepConfig
 from m3jax.sharding import flatten
 from m3jax.train.gradcache import Setting, loss_and_gradients, parts_of, split_objective
@@ -15,11 +15,6 @@ from m3jax.train.optimizer import join_params, split_params
 from m3jax.train.prefetch import place
 
 FINETUNE = LossConfig(self_distill_start=0)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_dir):
-    return pretrained.load(tiny_dir, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
 
 
 def run(model, batch, split, loss=FINETUNE, mesh=None, key=None, sub_tokens=130):

@@ -31,11 +31,6 @@ from m3jax.train.optimizer import (
 )
 
 
-@pytest.fixture(scope="module")
-def model(tiny_dir):
-    return pretrained.load(tiny_dir, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
-
-
 def torch_loss(directory, batch: TrainBatch, group, kind, in_batch):
     """Loss and all parameters, with gradients."""
     encoder, heads = torch_model(directory)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from m3jax.config import EncoderConfig
-from m3jax.distributed import arguments_of
 from m3jax.text.batches import rows_of_tokens
 from m3jax.train.report import (
     Report,
@@ -74,19 +73,6 @@ def test_operations_and_tokens_by_hand():
     batch, _ = rows_of_tokens([np.arange(3), np.arange(5)], [[0], [1]], 8, pad_id=1)
     assert tokens_of(batch) == (8, 9 + 25, 16)
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12 and peak_flops("cpu") is None
-
-
-def test_where_the_other_processes_are():
-    assert arguments_of(None, None, None, {}) is None
-    assert arguments_of(None, None, None, {"SLURM_PROCID": "3", "SLURM_NTASKS": "8"}) == {}
-    assert arguments_of(None, None, None, {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}) is None
-    assert arguments_of(None, None, None, {"TPU_WORKER_HOSTNAMES": "a,b"}) == {}
-    want = {"coordinator_address": "h:1", "num_processes": 4, "process_id": 2}
-    assert arguments_of("h:1", 4, 2, {}) == want
-    assert arguments_of("h:1", 4, None, {"JOB_COMPLETION_INDEX": "2"}) == want
-    for bad in (("h:1", None, None), ("h:1", 2, 2), ("h", 2, 0), (None, 2, 0)):
-        with pytest.raises(ValueError):
-            arguments_of(*bad, {})
 
 
 def test_lines_are_json(tmp_path):

@@ -7,13 +7,7 @@ import torch
 from support.ten_steps import GROUP, OPTIMIZER, START, STEPS, make_batches, our_losses
 from support.torch_objective import torch_model, torch_scores_loss
 
-from m3jax import pretrained, sharding
 from m3jax.types import TrainBatch
-
-
-@pytest.fixture(scope="module")
-def model(tiny_dir):
-    return pretrained.load(tiny_dir, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
 
 
 @pytest.fixture(scope="module")

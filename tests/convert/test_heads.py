@@ -1,0 +1,50 @@
+"""Heads for an encoder that has none."""
+
+import dataclasses
+
+import numpy as np
+from support.model_files import assert_same_bits
+from support.tiny import write_tiny_model
+
+from m3jax import M3Embedder, pretrained, sharding
+from m3jax.cli.main import main
+from m3jax.convert.heads import fit_sparse_head
+
+
+def test_a_model_without_heads_gets_fresh_ones_and_says_so(tmp_path, caplog):
+    write_tiny_model(tmp_path / "plain", heads=False)
+    with caplog.at_level("WARNING"):
+        model = pretrained.load(tmp_path / "plain")
+    assert "train them before use" in caplog.text and model.notes
+    np.testing.assert_array_equal(model.params["heads"]["colbert"]["kernel"], np.eye(32))
+    again = pretrained.load(tmp_path / "plain")
+    assert_same_bits(sharding.flatten(model.params), sharding.flatten(again.params))
+
+
+def test_heads_that_were_never_trained_stay_known_as_such(tmp_path, capsys):
+    """Whatever is written from an encoder without heads does not pass for a whole model."""
+    write_tiny_model(tmp_path / "plain", heads=False)
+    assert main(["convert", "from-hf", str(tmp_path / "plain"), str(tmp_path / "ours")]) == 0
+    assert main(["convert", "extend-positions", str(tmp_path / "plain"), str(tmp_path / "long"),
+                 "--to", "258"]) == 0  # fmt: skip
+    assert not list((tmp_path / "long").glob("*.pt"))
+    for name in ("ours", "long"):
+        assert "never trained" in pretrained.load(tmp_path / name).notes[0]
+        made = str(tmp_path / f"{name}2")
+        assert main(["convert", "init-heads", str(tmp_path / name), made]) == 0
+        assert not pretrained.load(made).notes
+
+
+def test_fitted_token_weights_follow_rarity(tmp_path):
+    write_tiny_model(tmp_path / "plain", heads=False)
+    model = pretrained.load(tmp_path / "plain")
+    texts = ["the cat sat", "the dog sat", "the fox sat", "the owl sat"] * 4
+    params = fit_sparse_head(model.params, model.config, model.tokenizer, texts)
+    out = M3Embedder(dataclasses.replace(model, params=params)).encode(texts[0], return_sparse=True)
+    spelt = {
+        model.tokenizer.token(int(token)): weight
+        for token, weight in out["lexical_weights"].items()
+    }
+    common = max((spelt.get(piece, 0.0) for piece in ("▁the", "▁sat")), default=0.0)
+    rare = [w for piece, w in spelt.items() if piece not in ("▁the", "▁sat")]
+    assert rare and common < 0.05 < max(rare) < 0.5

@@ -1,0 +1,24 @@
+"""Tensors of another name, number or shape are refused."""
+
+import pytest
+from safetensors.numpy import load_file
+
+from m3jax.convert.names import ENCODER_ROWS, Source, from_torch
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("extra", "holds encoder.layer.3"), ("missing", "lacks encoder.layer.1"), ("shape", "shape")],
+)
+def test_any_other_set_of_tensors_is_refused(tiny_dir, model, change, message):
+    tensors = load_file(tiny_dir / "model.safetensors")
+    name = "encoder.layer.1.intermediate.dense.weight"
+    if change == "extra":
+        tensors["encoder.layer.3.intermediate.dense.weight"] = tensors[name]
+    elif change == "missing":
+        del tensors[name]
+    else:
+        tensors[name] = tensors[name][:-1]
+    source = Source(tensors, lambda n: tensors[n], "here")
+    with pytest.raises((KeyError, ValueError), match=message):
+        list(from_torch(source, model.config, ENCODER_ROWS))
