@@ -1,6 +1,5 @@
 """Reading training files: what goes in comes out, and what is wrong is named by file and line."""
 
-import collections
 import gzip
 import json
 import logging
@@ -12,9 +11,8 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.example_files import examples, lines, write
+from support.example_files import GOOD, examples, lines, write
 
-from m3jax.data.check import check
 from m3jax.data.examples import (
     Example,
     example_files,
@@ -23,11 +21,7 @@ from m3jax.data.examples import (
     read_texts,
     to_json,
 )
-from m3jax.data.split import split_by_length
 from m3jax.io.jsonl import BadRecords
-from m3jax.text import tokenizer as tokenizers
-
-GOOD = {"query": "q", "pos": ["p"], "neg": ["n"]}
 
 
 @given(examples(st.text(st.characters(codec=None))))
@@ -225,76 +219,3 @@ def test_bad_rows_and_damaged_parquet(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"x.parquet: damaged Parquet after row 0"):
         list(read_examples(file))
-
-
-def test_check_counts_what_is_there(tmp_path, tiny_dir):
-    records = [
-        {"query": "a", "pos": ["x", "y"], "neg": ["z", "x"], "lang": "en", "id": ""},
-        {"query": "a", "pos": ["x"], "neg": [" "], "neg_scores": [0.5], "type": "normal"},
-        {"query": "b", "pos": ["x" * 20], "lang": "de", "pos_scores": [1], "source": "s"},
-        b"{}",
-        {"query": "b", "pos": [""]},
-        {"query": "b", "pos": ["", ""]},
-    ]
-    write(tmp_path / "a.jsonl", lines(*records))
-    write(tmp_path / "b_no_in_batch_neg.jsonl", lines({"query": "a", "pos": ["y"]}))
-    report = check(tmp_path)
-    assert (report.files, report.examples, report.unit) == (2, 4, "characters")
-    assert report.bad == {"'query' is missing, expected a string": 1, "'pos'[N] is blank": 2}
-    assert len(report.bad_places) == 3 and "a.jsonl:4" in report.bad_places[0]
-    assert report.languages == {"en": 1, "de": 1, "(none)": 2}
-    assert report.sources == {"a": 2, "s": 1, "b_no_in_batch_neg": 1}
-    assert report.unknown_keys == {"type": 1} and report.empty == {"id": 1, "neg": 1}
-    assert report.positives == {2: 1, 1: 3} and report.negatives == {2: 1, 1: 1, 0: 2}
-    assert (report.scored, report.not_in_batch) == (1, 1)
-    assert (report.positive_is_negative, report.repeated_queries) == (1, 2)
-    assert report.repeated_pairs == 2  # (a, x) and (a, y), across files
-    assert report.lengths["positive"].bins[:2] == [4, 1]
-    assert report.lengths["query"].total == 4 and report.lengths["negative"].count == 3
-    tokenizer = tokenizers.load(tiny_dir)
-    report = check(tmp_path, tokenizer=tokenizer)
-    want = [len(ids) for ids in tokenizer.encode(["x", "y", "x", "x" * 20, "y"], 10_000)]
-    assert report.unit == "tokens" and report.lengths["positive"].total == sum(want)
-    assert report.lengths["positive"].longest == max(want)
-
-
-def test_split_by_length_keeps_every_record_whole(tmp_path, tiny_dir):
-    tokenizer = tokenizers.load(tiny_dir)
-    records = [
-        {"query": "x", "pos": ["word " * n], "neg": ["\ud800é"], "type": "t", "batch_size": 1.5}
-        for n in (1, 3, 30, 60, 300)
-    ]
-    file = write(tmp_path / "in" / "d.jsonl.gz", lines(*records))
-    counts = split_by_length(file, tmp_path / "out", tokenizer, boundaries=(0, 20, 100))
-    assert sum(counts.values()) == 5 and len(counts) == 3
-    seen = []
-    for name in counts:
-        low, high = name.removesuffix(".jsonl").split("-")[1:]
-        for line in (tmp_path / "out" / name).read_bytes().splitlines():
-            seen.append(json.loads(line))
-            longest = max(len(ids) for ids in tokenizer.encode(seen[-1]["pos"], 10_000))
-            assert int(low) <= longest < float(high)
-    assert sorted(seen, key=lambda r: len(r["pos"][0])) == records
-    with pytest.raises(FileExistsError):
-        split_by_length(file, tmp_path / "out", tokenizer)
-    with pytest.raises(ValueError, match="increase"):
-        split_by_length(file, tmp_path / "new", tokenizer, boundaries=(0, 20, 20))
-    twin = write(tmp_path / "in" / "sub" / "d.jsonl", lines(GOOD))
-    with pytest.raises(ValueError, match="the same name"):
-        split_by_length([file, twin], tmp_path / "new", tokenizer)
-    assert not (tmp_path / "new").exists()
-
-
-def test_real_files(data_dir):
-    """Every record of two files, against json and gzip alone."""
-    files = [data_dir / "train" / f"{n}.jsonl.gz" for n in ("xqa_yor-en_afriqa", "long_fr")]
-    want = [json.loads(line) for f in files for line in gzip.open(f, "rt", encoding="utf-8")]
-    got = list(read_examples(files))
-    assert len(want) > 200
-    assert [(e.query, list(e.positives), e.id, e.lang, e.source) for e in got] == [
-        (r["query"], r["pos"], r["id"], r["lang"], r["source"]) for r in want
-    ]
-    report = check(files)
-    assert report.languages == collections.Counter(r["lang"] for r in want)
-    assert report.repeated_queries == len(want) - len({r["query"] for r in want})
-    assert report.unknown_keys["pos_lang"] == sum("pos_lang" in r for r in want)

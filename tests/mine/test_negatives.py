@@ -19,9 +19,8 @@ from m3jax.embed.encode import TextEncoder
 from m3jax.io.trec import read_qrels
 from m3jax.mine import negatives as mining
 from m3jax.mine.negatives import means, mine
-from m3jax.mine.pool import key_of
 from m3jax.mine.retrieve import Retrieval
-from m3jax.mine.selection import Hit, Rules, choose
+from m3jax.mine.selection import Rules
 
 RULES = Rules(negatives=3, first=2, last=12)
 
@@ -96,27 +95,6 @@ def test_thresholds_by_the_positive(tiny, train, work, dense, tmp_path, given, b
         short += len(row["neg"]) < 60
     assert mined.dropped["score too close to the positive's"] > 0
     assert mined.counts["queries with fewer than asked"] == short > 0
-
-
-def test_limits_by_hand():
-    assert Rules().limit(0.3) == np.inf
-    assert Rules(max_share=0.95).limit(0.8) == pytest.approx(0.76)
-    assert Rules(max_share=0.95).limit(-0.2) == -0.2  # 95 % of it would be above it
-    assert Rules(max_share=0.95, margin=0.1).limit(0.8) == pytest.approx(0.7)
-    assert Rules(max_share=0.5, margin=0.1).limit(0.8) == pytest.approx(0.4)
-
-
-def test_a_sample_depends_on_texts_and_seed_alone():
-    hits = [Hit(i, 1000 + i, 1 - i / 50) for i in range(50)]
-    moved = [Hit(49 - h.number, h.key, h.score) for h in hits]  # another order of the corpus
-
-    def keys(some, seed=0, salt="query"):
-        rules = Rules(negatives=5, first=0, last=50, near_duplicates=0.0, seed=seed)
-        return [h.key for h in choose(some, str, [], {}, 2.0, rules, salt, Counter())]
-
-    assert keys(hits) == keys(moved)
-    assert keys(hits) != keys(hits, seed=1) and keys(hits) != keys(hits, salt="other")
-    assert len({k for seed in range(40) for k in keys(hits, seed)}) > 45  # all have their chance
 
 
 def duplicates(text: str) -> list[str]:
@@ -384,10 +362,6 @@ def test_bad_records_name_their_line_or_are_counted(tmp_path, capsys):
     assert main([*command, "--skip-bad", "1"]) == 0
     report = json.loads((tmp_path / "r.json").read_text())
     assert (report["queries"], report["bad_records"]) == (12, 1)
-
-
-def test_keys_of_equal_texts():
-    assert key_of(" Ｆｏｘ\n  den ") == key_of("fox DEN") != key_of("fox dens")
 
 
 @pytest.mark.slow

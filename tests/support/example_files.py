@@ -44,3 +44,6 @@ def examples(draw, text):
         draw(filled), positives, negatives, scores(positives), scores(negatives),
         *(draw(text) for _ in range(3)), source=draw(filled), in_batch=draw(st.booleans()),
     )  # fmt: skip
+
+
+GOOD = {"query": "q", "pos": ["p"], "neg": ["n"]}
