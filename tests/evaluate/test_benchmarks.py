@@ -120,6 +120,7 @@ def test_beir_from_tfds(tmp_path):
     }  # fmt: skip
 
     class Beir(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
+        __module__ = "beir"  # TFDS reads a dotted name as a package with resources
         name = "beir"
         VERSION = tfds.core.Version("1.0.0")
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="toy_set")]
