@@ -1,5 +1,6 @@
-"""M3Embedder: the model as users hold it, with FlagEmbedding's contract for `encode`."""
+"""M3Embedder: a loaded model; `encode` has the signature and outputs of FlagEmbedding."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,20 +9,69 @@ import jax
 import numpy as np
 
 from m3jax import pretrained, sharding
-from m3jax.config import PAPER_FUSION, ComputeConfig, HeadWeights
+from m3jax.config import HEADS, PAPER_FUSION, ComputeConfig, HeadWeights
 from m3jax.embed.embeddings import Embeddings, Ragged, concatenate, lexical_dicts, to_int8
-from m3jax.embed.encode import CHUNK, TextEncoder
+from m3jax.embed.encode import CHUNK, Batching, TextEncoder
 from m3jax.embed.pairs import late_interaction, pair_scores
 
 Output = dict[str, Any]
-MCLS_TOKENS = 256  # [M3 app. B.2]: a [CLS] for every 256 tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedderOptions:
+    """Instructions and lengths of an `M3Embedder`.
+
+    query_instruction, passage_instruction   prepended to each query or passage
+    query_max_length, passage_max_length     tokens, at most those of the model
+    batch_size                               rows of a batch; None: as many as a token limit allows
+    """
+
+    query_instruction: str | None = None
+    passage_instruction: str | None = None
+    query_max_length: int = 512
+    passage_max_length: int = 8192
+    batch_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """Options of `M3Embedder.encode` beyond FlagEmbedding's.
+
+    sparse_format   "dict": a list of {token id as a string: weight}; "csr": one SciPy CSR array
+    colbert_format  "list": one array per text; "ragged": one `Ragged`
+    output_dtype    of the vectors; "int8" adds `dense_scales` and `colbert_scales`
+    truncate_dim    keeps the first dimensions of `dense_vecs`, normalised again
+    cls_every       MCLS [M3 app. B.2]: a [CLS] before every `cls_every` tokens (the paper: 256)
+    packing         several short texts in a row; faster on accelerators only
+    show_progress   a progress bar; None: on a terminal, if there are many texts
+    """
+
+    sparse_format: Literal["dict", "csr"] = "dict"
+    colbert_format: Literal["list", "ragged"] = "list"
+    output_dtype: Literal["float32", "float16", "int8"] = "float32"
+    truncate_dim: int | None = None
+    cls_every: int | None = None
+    packing: bool = False
+    show_progress: bool | None = None
+
+    def __post_init__(self):
+        choices = (
+            ("sparse_format", ("dict", "csr")),
+            ("colbert_format", ("list", "ragged")),
+            ("output_dtype", ("float32", "float16", "int8")),
+        )
+        for name, allowed in choices:
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 class M3Embedder:
-    """One encoder, three representations. Make one with `M3Embedder.from_pretrained`.
+    """One encoder that gives three representations; made by `M3Embedder.from_pretrained`.
 
-    Equivalent to FlagEmbedding's BGEM3FlagModel in keys, types and shapes; beyond it: generators
-    in constant memory, CSR and ragged outputs, MCLS, packing, several threads.
+    Outputs have the keys, types and shapes of FlagEmbedding's BGEM3FlagModel. Beyond it, an
+    M3Embedder takes generators in constant memory, returns CSR and ragged arrays, supports MCLS and
+    packing, and can be shared between threads.
     """
 
     def __init__(
@@ -30,21 +80,19 @@ class M3Embedder:
         *,
         mesh: jax.sharding.Mesh | None = None,
         compute: ComputeConfig | None = None,
-        query_instruction: str | None = None,
-        passage_instruction: str | None = None,
-        query_max_length: int = 512,
-        passage_max_length: int = 8192,
-        batch_size: int | None = None,
+        **options: Any,
     ):
+        """`options` are the fields of `EmbedderOptions`."""
+        given = EmbedderOptions(**options)
         self.mesh = sharding.make_mesh() if mesh is None else mesh
         self.compute = compute or ComputeConfig(dtype=sharding.default_dtype(self.mesh))
         self.encoder = TextEncoder(model, self.mesh, self.compute)
-        self.query_instruction = query_instruction or ""
-        self.passage_instruction = passage_instruction or ""
+        self.query_instruction = given.query_instruction or ""
+        self.passage_instruction = given.passage_instruction or ""
         longest = model.config.encoder.max_length
-        self.query_max_length = min(query_max_length, longest)
-        self.passage_max_length = min(passage_max_length, longest)
-        self.batch_size = batch_size
+        self.query_max_length = min(given.query_max_length, longest)
+        self.passage_max_length = min(given.passage_max_length, longest)
+        self.batch_size = given.batch_size
 
     @classmethod
     def from_pretrained(
@@ -56,10 +104,10 @@ class M3Embedder:
         cache_dir: str | None = None,
         **options: Any,
     ) -> "M3Embedder":
-        """Loads a bundled model, a directory (Hugging Face or ours), or a hub name.
+        """Loads a bundled model, a directory (Hugging Face or m3jax), or a model of the hub.
 
-        `options` are those of the constructor. A directory without heads loads with fresh ones and
-        a logged warning.
+        `options` are `compute` and the fields of `EmbedderOptions`. A directory without heads is
+        loaded with new ones, and a warning is logged.
 
             >>> model = M3Embedder.from_pretrained("BAAI/bge-m3")  # doctest: +SKIP
         """
@@ -69,16 +117,16 @@ class M3Embedder:
 
     @property
     def config(self):
-        """The checkpoint's M3Config."""
+        """The M3Config of the model."""
         return self.encoder.model.config
 
     @property
     def tokenizer(self):
-        """The checkpoint's tokenizer."""
+        """The tokenizer of the model."""
         return self.encoder.model.tokenizer
 
     def fusion(self, method: str) -> HeadWeights:
-        """The model's own weights of `dense+sparse` or `all`; where it has none, the paper's."""
+        """The weights of "dense+sparse" or "all": those tuned for the model, else the paper's."""
         return self.encoder.model.fusion.get(method, PAPER_FUSION)
 
     def encode(
@@ -89,18 +137,15 @@ class M3Embedder:
         return_dense: bool = True,
         return_sparse: bool = False,
         return_colbert_vecs: bool = False,
-        *,
-        sparse_format: Literal["dict", "csr"] = "dict",
-        colbert_format: Literal["list", "ragged"] = "list",
-        output_dtype: Literal["float32", "float16", "int8"] = "float32",
-        truncate_dim: int | None = None,
-        cls_every: int | None = None,
-        packing: bool = False,
-        show_progress: bool | None = None,
+        **options: Any,
     ) -> Output:
-        """Encodes one text or many; the order of the input is the order of the output.
+        """Encodes one text or many; the outputs are in the order of the input.
 
-        Returns a dict; a key's value is None where it was not asked for:
+        `batch_size` is the number of rows of a batch; None fills each batch up to a fixed number of
+        tokens. Texts are truncated to `max_length` tokens (None: `passage_max_length`). `options`
+        are the fields of `EncodeOptions`.
+
+        Returns a dict; the value of a representation that was not requested is None:
             dense_vecs       array [n, d] ([d] for one string)
             lexical_weights  list of {token id as a string: weight > 0}; a SciPy CSR array [n, v]
                              with sparse_format="csr"
@@ -109,35 +154,27 @@ class M3Embedder:
         and with output_dtype="int8" also `dense_scales` [n] and `colbert_scales`, [tokens - 1, 1]
         each.
 
-        batch_size   rows a batch; None fills each batch up to a fixed number of tokens
-        max_length   tokens; longer texts lose their end; None: 8,192 or what the model has
-        truncate_dim keeps the first so many dimensions of `dense_vecs`, normalised again
-        cls_every    MCLS [M3 app. B.2]: a [CLS] for every so many tokens (the paper: 256)
-        packing      several short texts a row; only worth it on accelerators
-
-        Raises TypeError for a text that is no string, ValueError for sizes out of range.
+        Raises TypeError for a text that is not a string, ValueError for sizes out of range.
         """
+        chosen = EncodeOptions(**options)
         single = isinstance(sentences, str)
         texts = [sentences] if single else sentences
         heads = _heads(return_dense, return_sparse, return_colbert_vecs)
-        arguments: dict[str, Any] = dict(
-            batch_size=self.batch_size if batch_size is None else batch_size,
-            cls_every=cls_every,
-            packing=packing,
-        )
+        batch_size = self.batch_size if batch_size is None else batch_size
+        batching = Batching(batch_size, chosen.cls_every, chosen.packing)
         length = self.passage_max_length if max_length is None else max_length
-        parts = list(self.encoder.encode(texts, heads, length, progress=show_progress, **arguments))
-        parts = parts or [self.encoder.encode_chunk([], heads)]
-        out = _output(concatenate(parts), truncate_dim, sparse_format, colbert_format, output_dtype)
+        progress = chosen.show_progress
+        chunks = list(self.encoder.encode(texts, heads, length, batching, progress=progress))
+        out = _output(concatenate(chunks or [self.encoder.encode_chunk([], heads)]), chosen)
         return {k: v if v is None else v[0] for k, v in out.items()} if single else out
 
     def encode_queries(self, queries: str | Iterable[str], *args: Any, **kwargs: Any) -> Output:
-        """`encode` with the query instruction in front and `query_max_length` as the default."""
+        """`encode` with the query instruction; `max_length` defaults to `query_max_length`."""
         kwargs = _default_length(args, kwargs, self.query_max_length)
         return self.encode(_prefixed(self.query_instruction, queries), *args, **kwargs)
 
     def encode_corpus(self, corpus: str | Iterable[str], *args: Any, **kwargs: Any) -> Output:
-        """`encode` with the passage instruction in front and `passage_max_length`."""
+        """`encode` with the passage instruction; `max_length` defaults to `passage_max_length`."""
         kwargs = _default_length(args, kwargs, self.passage_max_length)
         return self.encode(_prefixed(self.passage_instruction, corpus), *args, **kwargs)
 
@@ -145,14 +182,20 @@ class M3Embedder:
         self,
         texts: Iterable[str],
         *,
-        heads: tuple[str, ...] = ("dense", "sparse", "colbert"),
+        heads: tuple[str, ...] = HEADS,
         max_length: int | None = None,
         chunk: int = CHUNK,
-        **options: Any,
+        progress: bool | None = None,
+        **batching: Any,
     ) -> Iterator[Embeddings]:
-        """Yields `Embeddings` of `chunk` texts at a time: any number of texts, constant memory."""
+        """Yields the `Embeddings` of `chunk` texts at a time, in constant memory.
+
+        `batching` are the fields of `Batching`: batch_size, cls_every, packing.
+        """
         length = self.passage_max_length if max_length is None else max_length
-        return self.encoder.encode(texts, heads, length, chunk=chunk, **options)
+        return self.encoder.encode(
+            texts, heads, length, Batching(**batching), progress=progress, chunk=chunk
+        )
 
     def compute_score(
         self,
@@ -162,11 +205,12 @@ class M3Embedder:
         max_passage_length: int | None = None,
         weights_for_different_modes: Sequence[float] | None = None,
     ) -> dict[str, Any]:
-        """The scores of (query, passage) pairs; weights are (dense, sparse, multi-vector), all 1.
+        """The scores of (query, passage) pairs.
 
-        Keys `colbert`, `sparse`, `dense`, `sparse+dense`, `colbert+sparse+dense`: lists, or
-        numbers for a single pair. The last two are means under the weights. Each distinct text is
-        encoded once and only the pairs asked for are scored.
+        Returns lists (numbers for a single pair) under the keys "colbert", "sparse", "dense",
+        "sparse+dense" and "colbert+sparse+dense". The last two are weighted means; the weights are
+        (dense, sparse, colbert), by default 1. Each distinct text is encoded once, and only the
+        given pairs are scored.
         """
         single = len(sentence_pairs) == 2 and isinstance(sentence_pairs[0], str)
         pairs: Any = [sentence_pairs] if single else sentence_pairs
@@ -177,7 +221,7 @@ class M3Embedder:
         )
         if len(weights) != 3 or weights[0] + weights[1] == 0 or sum(weights) == 0:
             raise ValueError(
-                "weights_for_different_modes needs three numbers (dense, sparse, multi-vector) "
+                "weights_for_different_modes needs three numbers (dense, sparse, colbert) "
                 f"whose sums are not 0, got {weights_for_different_modes}"
             )
         queries = {text: i for i, text in enumerate(dict.fromkeys(pair[0] for pair in pairs))}
@@ -185,10 +229,10 @@ class M3Embedder:
         query_length = max_query_length or self.query_max_length
         passage_length = max_passage_length or self.passage_max_length
         scores = pair_scores(
-            self._everything(
+            self._all_heads(
                 _prefixed(self.query_instruction, list(queries)), query_length, batch_size
             ),
-            self._everything(
+            self._all_heads(
                 _prefixed(self.passage_instruction, list(passages)), passage_length, batch_size
             ),
             [(queries[q], passages[p]) for q, p in pairs],
@@ -199,7 +243,7 @@ class M3Embedder:
     def convert_id_to_token(
         self, lexical_weights: dict[str, float] | Sequence[dict[str, float]]
     ) -> dict[str, float] | list[dict[str, float]]:
-        """The same weights under the tokens' spelling; a list of one comes back as a dict."""
+        """Replaces token ids by the tokens' spelling; for a list of one dict, returns the dict."""
         items = [lexical_weights] if isinstance(lexical_weights, dict) else lexical_weights
         named = [
             {self.tokenizer.decode([int(token)]): weight for token, weight in item.items()}
@@ -208,7 +252,7 @@ class M3Embedder:
         return named[0] if len(named) == 1 else named
 
     def compute_lexical_matching_score(self, lexical_weights_1: Any, lexical_weights_2: Any) -> Any:
-        """sum_t w_1(t) w_2(t) of two dicts, or the matrix of all pairs of two lists of dicts."""
+        """sum_t w_1(t) w_2(t) of two dicts; for two lists of dicts, the matrix of all pairs."""
         if isinstance(lexical_weights_1, dict) and isinstance(lexical_weights_2, dict):
             return _lexical_score(lexical_weights_1, lexical_weights_2)
         if isinstance(lexical_weights_1, dict) or isinstance(lexical_weights_2, dict):
@@ -218,23 +262,23 @@ class M3Embedder:
         )
 
     def colbert_score(self, q_reps: np.ndarray, p_reps: np.ndarray) -> float:
-        """s_mul of two matrices of vectors: the mean over the query's of the best match."""
+        """s_mul of two matrices: the mean over query vectors of the best match."""
         return late_interaction(np.asarray(q_reps), np.asarray(p_reps))
 
-    def _everything(self, texts: Any, max_length: int, batch_size: int | None) -> Embeddings:
+    def _all_heads(self, texts: Any, max_length: int, batch_size: int | None) -> Embeddings:
         heads = _heads(True, True, True)
         batch_size = self.batch_size if batch_size is None else batch_size
-        parts = list(self.encoder.encode(texts, heads, max_length, batch_size=batch_size))
-        return concatenate(parts or [self.encoder.encode_chunk([], heads)])
+        chunks = list(self.encoder.encode(texts, heads, max_length, Batching(batch_size)))
+        return concatenate(chunks or [self.encoder.encode_chunk([], heads)])
 
 
 def _heads(dense: bool, sparse: bool, colbert: bool) -> tuple[str, ...]:
-    wanted = {"dense": dense, "sparse": sparse, "colbert": colbert}
-    return tuple(name for name, asked in wanted.items() if asked)
+    requested = {"dense": dense, "sparse": sparse, "colbert": colbert}
+    return tuple(head for head, returned in requested.items() if returned)
 
 
 def _prefixed(instruction: str, texts: str | Iterable[str]) -> Any:
-    """Texts with an instruction in front; lists stay lists, generators stay lazy."""
+    """Prepends an instruction to each text; lists stay lists, generators stay lazy."""
     if not instruction:
         return texts
     if isinstance(texts, str):
@@ -265,37 +309,27 @@ def _fuse(scores: dict[str, np.ndarray], weights: list[float]) -> dict[str, np.n
     }
 
 
-def _output(
-    embeddings: Embeddings,
-    truncate_dim: int | None,
-    sparse_format: str,
-    colbert_format: str,
-    output_dtype: str,
-) -> Output:
+def _output(embeddings: Embeddings, options: EncodeOptions) -> Output:
     """The dictionary of `encode`."""
-    choices = (
-        ("sparse_format", sparse_format, ("dict", "csr")),
-        ("colbert_format", colbert_format, ("list", "ragged")),
-        ("output_dtype", output_dtype, ("float32", "float16", "int8")),
-    )
-    for name, value, allowed in choices:
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     out: Output = {"dense_vecs": None, "lexical_weights": None, "colbert_vecs": None}
     if embeddings.dense is not None:
-        dense = _truncated(embeddings.dense, truncate_dim)
-        out |= _as_dtype("dense", dense, output_dtype)
+        dense = _truncated(embeddings.dense, options.truncate_dim)
+        out |= _as_dtype("dense", dense, options.output_dtype)
     if embeddings.sparse is not None:
         sparse = embeddings.sparse
-        out["lexical_weights"] = sparse if sparse_format == "csr" else lexical_dicts(sparse)
+        out["lexical_weights"] = sparse if options.sparse_format == "csr" else lexical_dicts(sparse)
     if embeddings.colbert is not None:
         offsets = embeddings.colbert.offsets
-        values = _as_dtype("colbert", embeddings.colbert.values, output_dtype)
+        values = _as_dtype("colbert", embeddings.colbert.values, options.output_dtype)
         ragged = {
             name: Ragged(array if array.ndim == 2 else array[:, None], offsets)
             for name, array in values.items()
         }
-        out |= ragged if colbert_format == "ragged" else {n: list(r) for n, r in ragged.items()}
+        out |= (
+            ragged
+            if options.colbert_format == "ragged"
+            else {n: list(r) for n, r in ragged.items()}
+        )
     return out
 
 
@@ -303,7 +337,7 @@ def _truncated(dense: np.ndarray, dim: int | None) -> np.ndarray:
     if dim is None:
         return dense
     if not 1 <= dim <= dense.shape[1]:
-        raise ValueError(f"truncate_dim must lie in 1..{dense.shape[1]}, got {dim}")
+        raise ValueError(f"truncate_dim must be in 1..{dense.shape[1]}, got {dim}")
     kept = dense[:, :dim]
     return kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)
 

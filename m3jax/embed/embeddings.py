@@ -1,4 +1,4 @@
-"""Encoded texts on the host: one array a representation, in the order of the texts.
+"""Encoded texts on the host: one array per representation, in the order of the texts.
 
 n  texts    d  dense width    v  vocabulary    c  ColBERT width    r  vectors of all texts
 """
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Num, Shaped
 
 @dataclasses.dataclass(frozen=True)
 class Ragged:
-    """Matrices of different heights in one array: text i owns `values[offsets[i]:offsets[i+1]]`."""
+    """Matrices of different heights in one array: text i has `values[offsets[i]:offsets[i+1]]`."""
 
     values: Shaped[np.ndarray, "r c"]
     offsets: Int[np.ndarray, " n_plus_1"]
@@ -33,7 +33,7 @@ class Ragged:
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """The representations of some texts; None where not asked for."""
+    """The representations of texts; None for one that was not requested."""
 
     dense: Float[np.ndarray, "n d"] | None
     sparse: scipy.sparse.csr_array | None  # [n, v]: the largest weight of each token
@@ -41,7 +41,7 @@ class Embeddings:
 
 
 def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
-    """The texts of all parts, one after another."""
+    """The texts of all `parts`, one after another."""
     if len(parts) == 1:
         return parts[0]
     dense = [p.dense for p in parts if p.dense is not None]
@@ -70,7 +70,10 @@ def lexical_matrix(
     weights: Float[np.ndarray, " r"],
     shape: tuple[int, int],
 ) -> scipy.sparse.csr_array:
-    """w_t = max over the places of token t in a text [M3 sec. 3.2]; weights of 0 are not stored."""
+    """w_t = max over the occurrences of token t in a text [M3 sec. 3.2]; zeros are not stored.
+
+    The arrays hold one entry per token of all texts: its text, its id and its weight.
+    """
     keep = weights > 0
     texts, token_ids, weights = texts[keep], token_ids[keep], weights[keep]
     order = np.lexsort((token_ids, texts))
@@ -85,7 +88,7 @@ def lexical_matrix(
 
 
 def lexical_dicts(matrix: scipy.sparse.csr_array) -> list[dict[str, float]]:
-    """FlagEmbedding's form: one {token id as a string: weight} a text."""
+    """FlagEmbedding's form: one {token id as a string: weight} per text."""
     ids = list(map(str, matrix.indices.tolist()))
     weights = matrix.data.tolist()
     ends = [int(end) for end in matrix.indptr]
@@ -96,7 +99,7 @@ def lexical_dicts(matrix: scipy.sparse.csr_array) -> list[dict[str, float]]:
 
 
 def to_int8(vectors: Num[np.ndarray, "r c"]) -> tuple[np.ndarray, Float[np.ndarray, " r"]]:
-    """Codes and one scale a vector: vector ~ scale * codes, off by at most scale / 2."""
+    """Codes and one scale per vector: vector ~ scale * codes, with an error up to scale / 2."""
     scale = np.abs(vectors).max(axis=1, initial=0.0).astype(np.float32) / 127
     scale = np.where(scale > 0, scale, np.float32(1))
     return np.rint(vectors / scale[:, None]).astype(np.int8), scale

@@ -1,6 +1,7 @@
-"""Texts to embeddings: sorted by length, padded to few shapes, spread over all local devices."""
+"""Texts to embeddings: sorted by length, padded to few shapes, on all local devices."""
 
 import concurrent.futures
+import dataclasses
 import functools
 import itertools
 import sys
@@ -26,16 +27,34 @@ from m3jax.text.buckets import bucket_ladder, bucket_of
 from m3jax.text.packing import pack_texts
 from m3jax.types import Encoding, TextBatch
 
-CHUNK = 4096  # texts tokenised, sorted and encoded together; bounds the memory of a stream
-SHOW_FROM = 256  # texts; fewer are done before a progress bar can be read
-PACKED_WIDTH = 512  # tokens of a packed row, where no text is longer
-TOKENS_PER_BATCH = {"cpu": 4096, "gpu": 65_536, "tpu": 32_768}  # of one device
+CHUNK = 4096  # texts that are tokenised, sorted and encoded together; bounds the memory
+SHOW_FROM = 256  # texts from which a progress bar is shown
+PACKED_WIDTH = 512  # tokens of a packed row, unless a text is longer
+TOKENS_PER_BATCH = {"cpu": 4096, "gpu": 65_536, "tpu": 32_768}  # per device
+
+
+@dataclasses.dataclass(frozen=True)
+class Batching:
+    """How texts become batches.
+
+    batch_size   rows of a batch; None fills each batch up to a fixed number of tokens
+    cls_every    MCLS [M3 app. B.2]: a [CLS] before every `cls_every` tokens (the paper: 256)
+    packing      several short texts in a row; faster on accelerators only
+    """
+
+    batch_size: int | None = None
+    cls_every: int | None = None
+    packing: bool = False
+
+    def __post_init__(self):
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
 
 class TextEncoder:
-    """A model on its devices with its compiled shapes; stateless but for the compilations.
+    """A model on its devices. Its only state are the compiled programs.
 
-    Safe to share between threads: no call changes what another one sees.
+    It can be shared between threads.
     """
 
     def __init__(self, model: Pretrained, mesh: jax.sharding.Mesh, compute: ComputeConfig):
@@ -52,51 +71,45 @@ class TextEncoder:
         texts: Iterable[str],
         heads: tuple[str, ...],
         max_length: int,
+        batching: Batching = Batching(),
         *,
-        batch_size: int | None = None,
-        cls_every: int | None = None,
-        packing: bool = False,
         progress: bool | None = None,
         chunk: int = CHUNK,
     ) -> Iterator[Embeddings]:
-        """Yields the embeddings of `chunk` texts at a time, in order; holds at most two chunks.
+        """Yields the embeddings of `chunk` texts at a time, in order.
 
-        While one chunk is on the devices the next is tokenised. Raises TypeError for an item that
-        is no string, ValueError for a `max_length` beyond the position table.
+        At most two chunks are in memory: while one is on the devices, the next is tokenised.
+        `progress` shows a progress bar; None shows it on a terminal if there are many texts. Raises
+        TypeError for an item that is not a string, ValueError for a `max_length` beyond the
+        position table.
         """
-        self.check(max_length, batch_size, cls_every)
+        self.check(max_length, batching.cls_every)
         total = len(texts) if isinstance(texts, Sequence) else None
         large = total is None or total > SHOW_FROM
         show = sys.stderr.isatty() and large if progress is None else progress
         chunks = _chunks(iter(texts), chunk)
         tokenize = functools.partial(
-            self.model.tokenizer.encode, max_length=max_length, cls_every=cls_every
+            self.model.tokenizer.encode, max_length=max_length, cls_every=batching.cls_every
         )
         with (
             concurrent.futures.ThreadPoolExecutor(1, "m3jax-tokenize") as pool,
             tqdm(total=total, unit="text", disable=not show, desc="encode") as bar,
         ):
-            waiting = None
-            for piece in itertools.chain(chunks, [None]):
-                coming = None if piece is None else pool.submit(tokenize, piece)
-                if waiting is not None:
-                    yield self.encode_chunk(
-                        waiting.result(), heads, batch_size, cls_every, packing, bar
-                    )
-                waiting = coming
+            tokenized = None
+            for chunk_texts in itertools.chain(chunks, [None]):
+                following = None if chunk_texts is None else pool.submit(tokenize, chunk_texts)
+                if tokenized is not None:
+                    yield self.encode_chunk(tokenized.result(), heads, batching, bar)
+                tokenized = following
 
-    def check(
-        self, max_length: int, batch_size: int | None = None, cls_every: int | None = None
-    ) -> None:
-        """Raises ValueError for sizes that the model cannot serve."""
+    def check(self, max_length: int, cls_every: int | None = None) -> None:
+        """Raises ValueError for lengths that the model does not support."""
         longest = self.model.config.encoder.max_length
         if not 2 <= max_length <= longest:
             raise ValueError(
                 f"max_length {max_length} is outside 2..{longest}: the position table of "
                 f"{self.model.source} ends there (m3jax convert extend-positions makes it longer)"
             )
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if cls_every is not None and (cls_every < 1 or self.model.config.pooling != "cls"):
             raise ValueError(
                 "cls_every (MCLS) must be at least 1 and needs a model pooled by [CLS]"
@@ -106,19 +119,17 @@ class TextEncoder:
         self,
         token_ids: list[np.ndarray],
         heads: tuple[str, ...],
-        batch_size: int | None = None,
-        cls_every: int | None = None,
-        packing: bool = False,
+        batching: Batching = Batching(),
         bar: tqdm | None = None,
     ) -> Embeddings:
         """The embeddings of tokenised texts, in their order."""
         collected = _Collector(len(token_ids), self.model.config, heads)
-        batches = self._batches(token_ids, batch_size, cls_every, packing)
+        batches = self._batches(token_ids, batching)
         running: tuple[Encoding, list[Slot], TextBatch] | None = None
         apply = self._compiled(heads)
         for batch, slots in batches:
             on_device = jax.device_put(batch, sharding.batch_sharding(self.mesh))
-            # Dispatch returns at once: the batch before this one is fetched while it runs.
+            # The call returns at once: the previous batch is fetched while this one runs.
             encoding = apply(self.model.params, on_device)
             collected.take(running)
             running = encoding, slots, batch
@@ -128,37 +139,43 @@ class TextEncoder:
         return collected.embeddings()
 
     def _batches(
-        self,
-        token_ids: list[np.ndarray],
-        batch_size: int | None,
-        cls_every: int | None,
-        packing: bool,
+        self, token_ids: list[np.ndarray], batching: Batching
     ) -> Iterator[tuple[TextBatch, list[Slot]]]:
         lengths = [len(ids) for ids in token_ids]
         pad_id = self.model.config.encoder.pad_id
         ladder = bucket_ladder(self.model.config.encoder.max_length)
-        if packing and lengths:
+        if batching.packing and lengths:
             width = bucket_of(min(max(PACKED_WIDTH, *lengths), ladder[-1]), ladder)
             rows = pack_texts(lengths, width)
-            segments = 1 << (max(map(len, rows)) - 1).bit_length()  # few shapes: powers of two
+            segments = 1 << (max(map(len, rows)) - 1).bit_length()  # powers of two, for few shapes
             several = self.rows_multiple
             height = max(several, self.tokens_per_batch // width // several * several)
             for start in range(0, len(rows), height):
                 yield rows_of_tokens(
-                    token_ids, rows[start : start + height], width,
-                    pad_id=pad_id, cls_every=cls_every, height=height, segments=segments,
-                )  # fmt: skip
+                    token_ids,
+                    rows[start : start + height],
+                    width,
+                    pad_id=pad_id,
+                    cls_every=batching.cls_every,
+                    height=height,
+                    segments=segments,
+                )
             return
         plan = plan_padded(
             lengths,
             ladder,
             self.tokens_per_batch,
-            rows_per_batch=batch_size,
+            rows_per_batch=batching.batch_size,
             row_multiple=self.rows_multiple,
         )
         for bucket, height, rows in plan:
             yield rows_of_tokens(
-                token_ids, rows, bucket, pad_id=pad_id, cls_every=cls_every, height=height
+                token_ids,
+                rows,
+                bucket,
+                pad_id=pad_id,
+                cls_every=batching.cls_every,
+                height=height,
             )
 
     def _compiled(self, heads: tuple[str, ...]):
@@ -171,7 +188,7 @@ class TextEncoder:
         rows = sharding.batch_sharding(mesh)
 
         def apply(params, batch):
-            # Without this, float32 products round to TF32 on a GPU and to bfloat16 on a TPU.
+            # Otherwise float32 products are rounded to TF32 on a GPU and to bfloat16 on a TPU.
             exact = "highest" if compute.dtype == "float32" else "default"
             with jax.default_matmul_precision(exact):
                 return encode_batch(params, batch, config, compute, heads, mesh=mesh)
@@ -180,7 +197,7 @@ class TextEncoder:
 
 
 class _Collector:
-    """Puts the texts of batches, which come in any order, back into the caller's."""
+    """Collects the outputs of batches and restores the order of the texts."""
 
     def __init__(self, texts: int, config, heads: tuple[str, ...]):
         self.texts = texts
@@ -191,7 +208,7 @@ class _Collector:
         self.colbert: dict[int, np.ndarray] | None = {} if "colbert" in heads else None
 
     def take(self, finished: tuple[Encoding, list[Slot], TextBatch] | None) -> None:
-        """Copies one batch from the devices, waiting for it."""
+        """Copies the outputs of one batch from the devices; waits until they are computed."""
         if finished is None:
             return
         encoding, slots, batch = finished
@@ -214,7 +231,7 @@ class _Collector:
                 self.colbert[slot.text] = host.colbert[slot.row, here][kept]
 
     def embeddings(self) -> Embeddings:
-        """All texts in order."""
+        """The embeddings of all texts, in order."""
         sparse = colbert = None
         if self.sparse is not None:
             shape = (self.texts, self.config.encoder.vocab_size)

@@ -1,4 +1,4 @@
-"""FlagEmbedding's constructor in front of M3Embedder [FE inference/embedder/encoder_only/m3.py]."""
+"""M3Embedder with FlagEmbedding's constructor [FE inference/embedder/encoder_only/m3.py]."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from m3jax.embed.embedder import M3Embedder, Output
 
 
 class BGEM3FlagModel(M3Embedder):
-    """M3Embedder behind FlagEmbedding's constructor, so that changing the import is enough.
+    """M3Embedder with FlagEmbedding's constructor, so that only the import has to change.
 
-    `use_fp16` and `use_bf16` ask for bfloat16 on accelerators (float16 overflows where bfloat16
-    does not); a CPU computes in float32, as FlagEmbedding does there. `devices` is ignored: all
-    local devices share the work in one process.
+    `use_fp16` and `use_bf16` select bfloat16 on accelerators, since float16 can overflow; a CPU
+    computes in float32, as FlagEmbedding does. `devices` is ignored: one process uses all local
+    devices.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class BGEM3FlagModel(M3Embedder):
         }
 
     def encode(self, sentences: str | Iterable[str], *args: Any, **kwargs: Any) -> Output:
-        """`M3Embedder.encode` with the constructor's choice of what to return."""
+        """`M3Embedder.encode`; what it returns by default is chosen in the constructor."""
         names = ("batch_size", "max_length", "return_dense", "return_sparse", "return_colbert_vecs")
         given = dict(zip(names, args, strict=False)) | kwargs
         given = {name: value for name, value in given.items() if value is not None}
@@ -75,13 +75,13 @@ class BGEM3FlagModel(M3Embedder):
 
 
 def _instruction(form: str, instruction: str | None) -> str | None:
-    """What stands in front of a query; the text's own place must be the format's end."""
+    """The text prepended to a query; `form` must end with the place of the query."""
     if instruction is None:
         return None
     form = form.replace("\\n", "\n")
     if not form.endswith("{}") or form.count("{}") != 2:
         raise ValueError(
-            "query_instruction_format needs two places, the instruction's and at its end the "
-            f"text's, got {form!r}"
+            "query_instruction_format must contain {} twice, the second one, for the query, at its "
+            f"end; got {form!r}"
         )
     return form.format(instruction, "")

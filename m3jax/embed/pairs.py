@@ -1,4 +1,4 @@
-"""Scores of (query, document) pairs from their embeddings: what belongs together, nothing more.
+"""Scores of given (query, document) pairs from their embeddings.
 
 i  vectors of the query    j  vectors of the document    c  ColBERT width
 """
@@ -9,8 +9,6 @@ import numpy as np
 from jaxtyping import Float
 
 from m3jax.embed.embeddings import Embeddings
-
-METHODS = ("dense", "sparse", "colbert")
 
 
 def pair_scores(
@@ -34,7 +32,7 @@ def pair_scores(
 
 
 def late_interaction(query: Float[np.ndarray, "i c"], document: Float[np.ndarray, "j c"]) -> float:
-    """s_mul = (1 / I) sum_i max_j <E_q[i], E_p[j]>; 0 where either has no vector."""
+    """s_mul = (1 / I) sum_i max_j <E_q[i], E_p[j]>; 0 if either text has no vector."""
     if not len(query) or not len(document):
         return 0.0
     return float((query @ document.T).max(axis=1).mean())

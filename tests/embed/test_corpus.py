@@ -29,9 +29,11 @@ def test_shards_hold_what_encode_returns(tiny, tmp_path):
     ids, parts = everything(tmp_path / "out")
     assert ids == [record.id for record in RECORDS]
     want = tiny.encode(
-        [r.text for r in RECORDS], return_sparse=True, return_colbert_vecs=True,
+        [r.text for r in RECORDS],
+        return_sparse=True,
+        return_colbert_vecs=True,
         sparse_format="csr",
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(
         np.concatenate([p.dense for p in parts]), want["dense_vecs"], atol=1e-5
     )

@@ -246,7 +246,7 @@ def test_flag_model_is_a_drop_in(tiny, tiny_dir):
     )
     with pytest.raises(ValueError, match="never runs code"):
         BGEM3FlagModel(str(tiny_dir), trust_remote_code=True)
-    with pytest.raises(ValueError, match="two places"):
+    with pytest.raises(ValueError, match="must contain {} twice"):
         BGEM3FlagModel(
             str(tiny_dir),
             query_instruction_for_retrieval="x",
