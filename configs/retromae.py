@@ -17,9 +17,9 @@ def config() -> TrainConfig:
         steps=20_000,
         data=DataConfig(
             query_length=8192,
-            layout="packed",
+            batching="packed",
             row_width=8192,
-            edges=(8192,),
+            length_boundaries=(8192,),
             batch_sizes=(32,),
             one_source=False,
         ),

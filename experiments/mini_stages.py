@@ -30,7 +30,7 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "mini"
 STAGES = {
     "retromae": ("qa_*.jsonl.gz", []),
     "contrastive": ("par_*.jsonl.gz", ["data.batch_sizes=(16,12,8)"]),
-    "finetune": ("qa_*.jsonl.gz", ["data.passage_length=128", "data.edges=(64,128)",
+    "finetune": ("qa_*.jsonl.gz", ["data.passage_length=128", "data.length_boundaries=(64,128)",
                                    "data.batch_sizes=(12,8)"]),
 }  # fmt: skip
 FIRST = 20  # steps whose mean is compared with the last ones'

@@ -35,7 +35,7 @@ WAYS = {
 PAPER = {"fine-tune": 60.5, "RetroMAE + fine-tune": 66.1,
          "RetroMAE + contrastive + fine-tune": 69.2}  # MIRACL nDCG@10, dense  # fmt: skip
 NEW_LAYERS = ["optimizer.layer_decay=1.0", "optimizer.freeze_layers=0"]
-FINETUNE = ["data.passage_length=256", "data.edges=(256,)", "data.batch_sizes=(16,)",
+FINETUNE = ["data.passage_length=256", "data.length_boundaries=(256,)", "data.batch_sizes=(16,)",
             "loss.heads=('dense', 'colbert')", "optimizer.colbert_rate=1.0"]  # fmt: skip
 METHODS = ("dense", "multivector")
 TASKS = {

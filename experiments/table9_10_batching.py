@@ -27,7 +27,7 @@ import numpy as np
 
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, DataConfig, LossConfig, StepConfig, TrainConfig
-from m3jax.feed.layout import Spec, Tokenised, padded
+from m3jax.feed.layout import BatchShape, TokenizedExamples, padded_batch
 from m3jax.train import fit_memory
 from m3jax.train.optimizer import make_optimizer
 from m3jax.train.prefetch import place
@@ -46,8 +46,13 @@ PAPER = ("| tokens | largest batch, without / with split-batch (Table 10) |\n|--
 
 def config(split: str, length: int, sub_tokens: int) -> TrainConfig:
     """The step of one way; at most 4,096 queries."""
-    data = DataConfig(group_size=GROUP, edges=(length,), batch_sizes=(4096,), query_length=QUERY,
-                      passage_length=length)  # fmt: skip
+    data = DataConfig(
+        group_size=GROUP,
+        length_boundaries=(length,),
+        batch_sizes=(4096,),
+        query_length=QUERY,
+        passage_length=length,
+    )
     step = StepConfig(split=split, sub_tokens=sub_tokens)  # pyright: ignore[reportArgumentType]
     return TrainConfig(data=data, step=step, loss=LossConfig(self_distill_start=0))
 
@@ -62,9 +67,9 @@ def random_batch(queries: int, length: int, vocabulary: int) -> Any:
         return list(rows)
 
     passages = queries * GROUP
-    made = Tokenised(texts(queries, QUERY), texts(passages, length), [True] * queries,
+    made = TokenizedExamples(texts(queries, QUERY), texts(passages, length), [True] * queries,
                      list(range(passages)), [])  # fmt: skip
-    return padded(made, Spec(0, queries, GROUP, False, QUERY, length), queries, 1)
+    return padded_batch(made, BatchShape(0, queries, GROUP, False, QUERY, length), queries, 1)
 
 
 def timed(start: pretrained.Pretrained, length: int, tokens: int, steps: int) -> dict[str, float]:

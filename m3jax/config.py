@@ -1,16 +1,43 @@
-"""Every hyper-parameter: frozen, typed, checked once, named once.
+"""All hyper-parameters, as frozen dataclasses that validate their fields.
 
-`override(config, "encoder.layers=3", ...)` returns a copy with some fields changed; `to_json` and
-`from_json` carry a config beside the weights it belongs to.
+`io.fields` converts a config to JSON and back and changes fields by name.
 """
 
-import ast
 import dataclasses
-import types
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-Config = TypeVar("Config")
+# Former names of a class's fields: {old field: (field, {old value: value})}. `io.fields` and
+# resumed runs still accept them.
+Renamed = dict[str, tuple[str, dict[Any, Any]]]
+
+
+def _check_choices(config: Any, prefix: str = "") -> None:
+    """Raises ValueError for a Literal field that has none of the values its annotation lists."""
+    for field in dataclasses.fields(config):
+        hints = (field.type, *typing.get_args(field.type))
+        choices = [c for h in hints if typing.get_origin(h) is Literal for c in typing.get_args(h)]
+        value = getattr(config, field.name)
+        if choices and value is not None and value not in choices:
+            allowed = ", ".join(choices)
+            raise ValueError(f"{prefix}{field.name} must be one of {allowed}; got {value!r}")
+
+
+def _check_minimum(config: Any, prefix: str, minimum: int, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < minimum:
+            bound = "0 or more" if minimum == 0 else f"at least {minimum}"
+            raise ValueError(f"{prefix}{name} must be {bound}, got {getattr(config, name)}")
+
+
+def _check_interval(config: Any, prefix: str, interval: str, *names: str) -> None:
+    """`interval` is one of [0, 1], [0, 1), (0, 1], (0, 1)."""
+    for name in names:
+        value = getattr(config, name)
+        above = value > 0 or (value == 0 and interval[0] == "[")
+        below = value < 1 or (value == 1 and interval[-1] == "]")
+        if not (above and below):
+            raise ValueError(f"{prefix}{name} must be in {interval}, got {value}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,45 +50,44 @@ class EncoderConfig:
     heads: int = 16
     intermediate_size: int = 4096  # f
     max_positions: int = 8194  # rows of the position table; the first pad_id + 1 are unused
-    eps: float = 1e-5  # of every LayerNorm
+    eps: float = 1e-5  # epsilon of every LayerNorm
     pad_id: int = 1
-    dropout: float = 0.1  # on embeddings and both outputs of a layer; fused attention has none
+    dropout: float = 0.1  # after the embeddings and both sublayers; attention weights have none
 
     def __post_init__(self):
-        for name in ("vocab_size", "hidden_size", "layers", "heads", "intermediate_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"encoder.{name} must be at least 1, got {getattr(self, name)}")
+        sizes = ("vocab_size", "hidden_size", "layers", "heads", "intermediate_size")
+        _check_minimum(self, "encoder.", 1, *sizes)
         if self.hidden_size % self.heads:
             raise ValueError(
                 f"encoder.hidden_size {self.hidden_size} must be a multiple of "
                 f"encoder.heads {self.heads}"
             )
         if self.max_positions <= self.pad_id + 1:
-            raise ValueError(f"encoder.max_positions {self.max_positions} leaves no position")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"encoder.dropout must lie in [0, 1), got {self.dropout}")
+            raise ValueError(
+                f"encoder.max_positions {self.max_positions} must exceed encoder.pad_id + 1 = "
+                f"{self.pad_id + 1}: texts have no positions otherwise"
+            )
+        _check_interval(self, "encoder.", "[0, 1)", "dropout")
 
     @property
     def max_length(self) -> int:
-        """The longest text in tokens: positions are counted from pad_id + 1."""
+        """Tokens of the longest text. Positions are counted from pad_id + 1."""
         return self.max_positions - self.pad_id - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class M3Config:
-    """What a checkpoint is: the encoder, the three heads, and how they are read."""
+    """The model of a checkpoint: the encoder, the three heads, and how outputs are computed."""
 
     encoder: EncoderConfig = EncoderConfig()
-    colbert_dim: int = 1024  # c; the paper's heads keep the hidden size
+    colbert_dim: int = 1024  # c; the hidden size in the paper
     pooling: Literal["cls", "mean"] = "cls"  # dense: [M3 sec. 3.2] uses [CLS]
-    normalize: bool = True  # dense and multi-vector to length 1
+    normalize: bool = True  # dense and ColBERT vectors have unit length
     special_ids: tuple[int, ...] = (0, 1, 2, 3)  # <s> <pad> </s> <unk>: no lexical weight
 
     def __post_init__(self):
-        if self.colbert_dim < 1:
-            raise ValueError(f"colbert_dim must be at least 1, got {self.colbert_dim}")
-        if self.pooling not in ("cls", "mean"):
-            raise ValueError(f"pooling must be 'cls' or 'mean', got {self.pooling!r}")
+        _check_choices(self)
+        _check_minimum(self, "", 1, "colbert_dim")
 
 
 # Attention back ends; `auto` takes the fastest that the devices and the shapes allow. The functions
@@ -72,31 +98,26 @@ ATTENTION: tuple[str, ...] = typing.get_args(Attention)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How the numbers are computed; nothing here belongs to a checkpoint."""
+    """How outputs are computed. Not part of a checkpoint."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
     attention: Attention = "auto"
-    query_block: int = 128  # queries a block of `xla` attention in rows longer than 1,024 tokens
+    query_block: int = 128  # queries per block of `xla` attention in rows of over 1,024 tokens
     remat: bool = False  # recompute each layer in the backward pass instead of storing it
-    unroll: int = 1  # layers a step of the scan
-    # The lowest layers that let no gradient through, and so cost none. Training sets it where they
-    # and all below them are frozen.
+    unroll: int = 1  # layers per step of the scan
+    # Lowest layers without a backward pass. Training sets it if these layers and everything below
+    # them are frozen.
     frozen_layers: int = 0
 
     def __post_init__(self):
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"compute.dtype must be float32 or bfloat16, got {self.dtype!r}")
-        if self.attention not in ATTENTION:
-            raise ValueError(f"compute.attention must be auto, xla or cudnn: {self.attention!r}")
-        if self.query_block < 1 or self.unroll < 1:
-            raise ValueError("compute.query_block and compute.unroll must be at least 1")
-        if self.frozen_layers < 0:
-            raise ValueError(f"compute.frozen_layers must be 0 or more: {self.frozen_layers}")
+        _check_choices(self, "compute.")
+        _check_minimum(self, "compute.", 1, "query_block", "unroll")
+        _check_minimum(self, "compute.", 0, "frozen_layers")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadWeights:
-    """One number for each representation."""
+    """One weight for each head."""
 
     dense: float
     sparse: float
@@ -104,7 +125,7 @@ class HeadWeights:
 
 
 HEADS = ("dense", "sparse", "colbert")  # fields of HeadWeights, Encoding and Scores, in this order
-# Weights of the scores in the hybrid and in the teacher: w1, w2, w3 of s_rank [M3 sec. 3.2, 3.3].
+# Weights w1, w2, w3 of the fused score s_rank [M3 sec. 3.2], also the self-distillation teacher.
 PAPER_FUSION = HeadWeights(dense=1.0, sparse=0.3, colbert=1.0)
 
 
@@ -112,186 +133,192 @@ PAPER_FUSION = HeadWeights(dense=1.0, sparse=0.3, colbert=1.0)
 class LossConfig:
     """The fine-tuning objective. Values: the ACL 2024 text (arXiv 2402.03216v4), sec. 3.3."""
 
-    temperature: float = 0.02  # tau, divides every score
-    heads: tuple[str, ...] = HEADS  # those that train
+    temperature: float = 0.02  # tau; divides every score
+    heads: tuple[str, ...] = HEADS  # heads to train
     fusion: HeadWeights = PAPER_FUSION  # w1 w2 w3; v1: all 1
     weights: HeadWeights = HeadWeights(dense=1.0, sparse=0.1, colbert=1.0)  # lambda 1 2 3; v1: 1
     self_distill: bool = True
-    self_distill_start: int = 6000  # optimiser steps on L alone before it (about 6,000 in sec. 4)
-    teacher_loss: Literal["kl_div", "m3_kd_loss"] = "kl_div"  # where a batch has teacher scores
-    mask_duplicates: bool = True  # a text equal to the positive is no negative
-    symmetric: bool = False  # also passage to query, for translation pairs
-    padding_competes: bool = False  # the reference code's late interaction
-    fix_encoder: bool = False  # the two linear heads train, the encoder does not
-    # Beyond the paper, all off:
-    normalize_teacher: bool = False  # heads enter the teacher standardised per query
-    flops: float = 0.0  # weight of the FLOPS regulariser of sparse weights
-    l1: float = 0.0  # weight of their mean sum a text
-    matryoshka: tuple[int, ...] = ()  # dense loss averaged over these widths and the full one
+    self_distill_start: int = 6000  # first step with self-distillation (about 6,000 in sec. 4)
+    teacher_loss: Literal["kl_div", "m3_kd_loss"] = "kl_div"  # for batches with teacher scores
+    mask_duplicates: bool = True  # a passage equal to the positive is not a negative
+    symmetric: bool = False  # add the passage-to-query loss, for translation pairs
+    padding_competes: bool = False  # padding takes part in MaxSim, as in the reference code
+    fix_encoder: bool = False  # train the two linear heads only
+    # Not in the paper, off by default:
+    normalize_teacher: bool = False  # standardize each head per query before fusing the teacher
+    flops: float = 0.0  # weight of the FLOPS regularizer on sparse weights
+    l1: float = 0.0  # weight of the L1 regularizer on sparse weights (mean sum per text)
+    matryoshka: tuple[int, ...] = ()  # average the dense loss over these widths and the full one
 
     def __post_init__(self):
+        _check_choices(self, "loss.")
+        _check_minimum(self, "loss.", 0, "flops", "l1", "self_distill_start")
         if not self.temperature > 0:
             raise ValueError(f"loss.temperature must be positive, got {self.temperature}")
         unknown = sorted(set(self.heads) - set(HEADS))
         if unknown or not self.heads:
-            raise ValueError(f"loss.heads must be some of dense, sparse, colbert: {self.heads}")
+            raise ValueError(f"loss.heads must be chosen from {HEADS}, got {self.heads}")
         if self.fix_encoder and self.heads == ("dense",):
             raise ValueError(
-                "loss.fix_encoder leaves nothing to train: the dense head has no weights"
+                "loss.fix_encoder with loss.heads=('dense',) leaves nothing to train: the dense "
+                "head has no parameters"
             )
         if self.matryoshka and ("dense" not in self.heads or min(self.matryoshka) < 1):
-            raise ValueError("loss.matryoshka needs the dense head and widths of at least 1")
-        for name in ("flops", "l1", "self_distill_start"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"loss.{name} must be 0 or more, got {getattr(self, name)}")
+            raise ValueError("loss.matryoshka requires the dense head and widths of at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with a learning rate for each part of the model. Values: [M3 app. B.1] and examples."""
+    """AdamW with learning rates per part of the model. Values: [M3 app. B.1], reference code."""
 
-    learning_rate: float = 1e-5  # of the encoder in fine-tuning
-    sparse_rate: float = 1.0  # times learning_rate, for each head's linear map
+    learning_rate: float = 1e-5  # peak rate of the encoder; default for fine-tuning
+    sparse_rate: float = 1.0  # factor on learning_rate for the head's linear layer
     colbert_rate: float = 1.0
-    layer_decay: float = 1.0  # times the rate of the layer above, down to the embeddings
-    weight_decay: float = 0.01  # not on biases and LayerNorms
+    layer_decay: float = 1.0  # factor on the rate from each layer to the one below it
+    weight_decay: float = 0.01  # not applied to biases and LayerNorms
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
-    moments: Literal["float32", "bfloat16"] = "float32"  # of the first moment
-    clip_norm: float = 1.0  # of all trained gradients together; 0: none
-    schedule: Literal["linear", "cosine", "constant"] = "linear"  # after the warm-up
-    warmup_ratio: float = 0.1  # of all steps
-    warmup_steps: int = 0  # where not 0, instead of the ratio
-    end_rate: float = 0.0  # of the schedule, times the highest rate
-    ema: float = 0.0  # decay of an average of the parameters, kept beside them; 0: none
+    moments: Literal["float32", "bfloat16"] = "float32"  # dtype of the first moment
+    clip_norm: float = 1.0  # maximum global norm of the gradients; 0 disables clipping
+    schedule: Literal["linear", "cosine", "constant"] = "linear"  # after warm-up
+    warmup_ratio: float = 0.1  # fraction of all steps
+    warmup_steps: int = 0  # overrides warmup_ratio unless 0
+    end_rate: float = 0.0  # final rate as a fraction of the peak rate
+    ema: float = 0.0  # decay of the exponential moving average of the parameters; 0 disables it
     freeze_embeddings: bool = False
-    freeze_positions: bool = False  # the position table alone
-    freeze_layers: int = 0  # as many of the lowest
+    freeze_positions: bool = False  # the position table only
+    freeze_layers: int = 0  # number of lowest layers to freeze
 
     def __post_init__(self):
-        for name in (
-            "learning_rate", "sparse_rate", "colbert_rate", "weight_decay", "clip_norm",
-            "warmup_steps", "end_rate", "freeze_layers",
-        ):  # fmt: skip
-            if getattr(self, name) < 0:
-                raise ValueError(f"optimizer.{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("warmup_ratio", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"optimizer.{name} must lie in [0, 1), got {getattr(self, name)}")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"optimizer.layer_decay must lie in (0, 1], got {self.layer_decay}")
+        rates = ("learning_rate", "sparse_rate", "colbert_rate", "weight_decay", "end_rate")
+        _check_choices(self, "optimizer.")
+        _check_minimum(self, "optimizer.", 0, *rates, "clip_norm", "warmup_steps", "freeze_layers")
+        _check_interval(self, "optimizer.", "[0, 1)", "warmup_ratio", "ema")
+        _check_interval(self, "optimizer.", "(0, 1]", "layer_decay")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepConfig:
-    """How a step fits the memory. Nothing here changes a result but for dropout's masks."""
+    """How a step fits into memory. Results do not depend on it, except for dropout masks.
 
-    # none: all rows at once. remat: some rows after others, recomputed in the backward pass
-    # [M3 sec. 3.4]. cached: representations first, their gradients, then rows again with those:
-    # memory does not grow with the batch but for the representations.
+    `split` is one of
+      "none"    encode all rows at once;
+      "remat"   encode micro-batches in turn and recompute them in the backward pass [M3 sec. 3.4];
+      "cached"  gradient caching: encode micro-batches without gradients, differentiate the loss
+                with respect to the representations, then encode each micro-batch again. Only the
+                memory of the representations grows with the batch.
+    """
+
     split: Literal["none", "remat", "cached"] = "none"
-    sub_tokens: int = 16_384  # tokens, padding included, that a device encodes at once
-    accumulate: int = 1  # batches a step, each with its own negatives
+    sub_tokens: int = 16_384  # tokens per device and micro-batch, padding included
+    accumulate: int = 1  # batches per step, each with its own negatives
 
     def __post_init__(self):
-        if self.split not in ("none", "remat", "cached"):
-            raise ValueError(f"step.split must be none, remat or cached, got {self.split!r}")
-        for name in ("sub_tokens", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"step.{name} must be at least 1, got {getattr(self, name)}")
+        _check_choices(self, "step.")
+        _check_minimum(self, "step.", 1, "sub_tokens", "accumulate")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which examples make up a batch, and how they are laid out. [M3 sec. 3.4, Table 9]"""
+    """Which examples form a batch, and the shape of its rows [M3 sec. 3.4, Table 9].
 
-    group_size: int = 8  # g: passages a query, the positive first; 1 takes no hard negatives
-    query_length: int = 512  # tokens kept of a query, of a passage
+    `length_boundaries` are upper bounds, in tokens, of the length groups; the last group takes
+    everything longer. `batch_sizes` has the global batch size of each group. `batching` is one of
+      "padded"           one text per row; rows are as wide as the batch's longest text requires;
+      "padded_to_group"  one text per row; rows are as wide as the group's boundary;
+      "packed"           several texts per row.
+    """
+
+    RENAMED: ClassVar[Renamed] = {
+        "edges": ("length_boundaries", {}),
+        "layout": ("batching", {"bucket": "padded", "group": "padded_to_group"}),
+    }
+
+    group_size: int = 8  # g: passages per query, the positive first; 1 means no hard negatives
+    query_length: int = 512  # queries are truncated at this many tokens
     passage_length: int = 8192
-    edges: tuple[int, ...] = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)  # of the groups
+    length_boundaries: tuple[int, ...] = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
     batch_sizes: tuple[int, ...] = (1152, 768, 480, 432, 336, 336, 288, 240, 192)  # fine-tuning
-    layout: Literal["bucket", "group", "packed"] = "bucket"  # rows as wide as the batch's bucket,
-    # as its group's edge, or several texts a row
-    one_source: bool = True  # a batch's examples come from one source
-    source_power: float = 1.0  # a source is drawn as often as its size to this power
-    drop_below: int = 2  # a last batch of fewer examples is left out of the epoch
-    shuffle_ratio: float = 0.0  # of long positives, cut in thirds and rejoined in another order
-    no_in_batch: tuple[str, ...] = ()  # sources whose queries see their own passages only
-    row_width: int = 512  # packed: tokens of a row, or the group's edge where that is more
+    batching: Literal["padded", "padded_to_group", "packed"] = "padded"
+    one_source: bool = True  # all examples of a batch come from one source
+    source_power: float = 1.0  # sources are sampled in proportion to size ** source_power
+    drop_below: int = 2  # a last batch with fewer examples is dropped from the epoch
+    shuffle_ratio: float = 0.0  # fraction of long positives whose thirds are shuffled
+    no_in_batch: tuple[str, ...] = ()  # sources whose queries have no in-batch negatives
+    row_width: int = 512  # packed: tokens per row, or the group's longest text if longer
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("edges", "batch_sizes"):
+        for name in ("length_boundaries", "batch_sizes"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"data.{name} must be numbers of at least 1")
-        if len(self.edges) != len(self.batch_sizes):
+                raise ValueError(
+                    f"data.{name} must be one or more numbers of at least 1, "
+                    f"got {getattr(self, name)}"
+                )
+        if len(self.length_boundaries) != len(self.batch_sizes):
             raise ValueError(
-                f"data.edges and data.batch_sizes must be as many: {len(self.edges)} and "
-                f"{len(self.batch_sizes)}"
+                "data.length_boundaries and data.batch_sizes must have the same length, got "
+                f"{len(self.length_boundaries)} and {len(self.batch_sizes)}"
             )
-        if list(self.edges) != sorted(set(self.edges)):
-            raise ValueError(f"data.edges must rise: {self.edges}")
-        for name in ("group_size", "drop_below", "row_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("query_length", "passage_length"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"data.{name} must leave room for <s> and </s>")
-        for name in ("source_power", "shuffle_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"data.{name} must lie in [0, 1], got {getattr(self, name)}")
+        if list(self.length_boundaries) != sorted(set(self.length_boundaries)):
+            raise ValueError(f"data.length_boundaries must increase, got {self.length_boundaries}")
+        _check_choices(self, "data.")
+        _check_minimum(self, "data.", 1, "group_size", "drop_below", "row_width")
+        _check_minimum(self, "data.", 2, "query_length", "passage_length")  # <s> and </s>
+        _check_interval(self, "data.", "[0, 1]", "source_power", "shuffle_ratio")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetroMAEConfig:
     """The pre-training objective. Values: [M3 app. B.1], RetroMAE's code (arXiv 2205.12035)."""
 
-    encoder_mask: float = 0.3  # of a text's tokens that the encoder has to guess
-    decoder_mask: float = 0.5  # of the other tokens that a row of the decoder does not see
-    mask_share: float = 0.8  # of the encoder's masked tokens that become <mask>
-    random_share: float = 0.1  # that become any token; what is left stays as it is
-    mask_id: int | None = None  # None: the tokenizer's <mask>, 250001 in XLM-R's
-    logits_chunk: int = 512  # tokens of the batch whose logits over the vocabulary stand together
+    encoder_mask: float = 0.3  # fraction of a text's tokens that the encoder predicts
+    decoder_mask: float = 0.5  # fraction of the other tokens hidden from each decoder query
+    mask_share: float = 0.8  # fraction of the encoder's masked tokens replaced by <mask>
+    random_share: float = 0.1  # fraction replaced by a random token; the rest is unchanged
+    mask_id: int | None = None  # None: the tokenizer's <mask>, 250001 for XLM-R
+    logits_chunk: int = 512  # tokens whose logits over the vocabulary are computed at once
 
     def __post_init__(self):
-        for name in ("encoder_mask", "decoder_mask"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"retromae.{name} must lie in (0, 1), got {getattr(self, name)}")
+        _check_interval(self, "retromae.", "(0, 1)", "encoder_mask", "decoder_mask")
         shares = self.mask_share, self.random_share
         if min(shares) < 0 or sum(shares) > 1:
-            raise ValueError(f"retromae.mask_share and random_share must be parts of 1: {shares}")
+            raise ValueError(
+                "retromae.mask_share and retromae.random_share must be 0 or more and sum to at "
+                f"most 1, got {shares}"
+            )
         if (self.mask_id or 0) < 0 or self.logits_chunk < 1:
-            raise ValueError("retromae.mask_id must be 0 or more, logits_chunk at least 1")
+            raise ValueError("retromae.mask_id must be 0 or more, retromae.logits_chunk at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How devices are laid out; `data` takes what the others leave."""
+    """Sizes of the mesh axes. Their product is the number of devices."""
 
-    data: int | None = None
+    data: int | None = None  # None: all devices that `fsdp` and `tensor` leave
     fsdp: int = 1
     tensor: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole run; `m3jax train --config FILE.py` reads one from the file's `config()`."""
+    """A training run. `m3jax train --config FILE.py` takes it from the file's `config()`."""
 
-    model: str = ""  # a directory or a name to start from
-    train_data: tuple[str, ...] = ()  # a directory built by `m3jax data build`, or files
+    model: str = ""  # directory or Hugging Face name of the initial model
+    train_data: tuple[str, ...] = ()  # one directory built by `m3jax data build`, or files
     objective: Literal["m3", "retromae"] = "m3"
-    pooling: Literal["cls", "mean"] | None = None  # None: what the model says
-    steps: int = 0  # 0: as many as `epochs` have
+    pooling: Literal["cls", "mean"] | None = None  # None: the model's own
+    steps: int = 0  # 0: the steps of `epochs` epochs
     epochs: int = 1
-    seed: int = 0  # of new parameters and dropout; data.seed orders the examples
+    seed: int = 0  # for new parameters and dropout; data.seed is for the order of examples
     save_every: int = 500  # steps between checkpoints
-    keep: int = 2  # the newest checkpoints kept
-    log_every: int = 10
-    evaluate_every: int = 0  # 0: never
-    evaluate_task: str = ""  # a directory in BEIR's layout, or a folder of such
-    evaluate_queries: int = 200  # of each query set; 0: all
-    workers: int = 0  # processes that read and tokenise; 0: threads
+    keep: int = 2  # number of newest checkpoints to keep
+    log_every: int = 10  # steps between log lines
+    evaluate_every: int = 0  # steps between evaluations; 0: only at the end
+    evaluate_task: str = ""  # a task directory in BEIR format, or a folder of such directories
+    evaluate_queries: int = 200  # queries per query set; 0: all
+    workers: int = 0  # processes that read and tokenize; 0: threads
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -301,92 +328,13 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self):
-        for name in ("steps", "save_every", "evaluate_every", "evaluate_queries", "workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("epochs", "keep", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        _check_choices(self)
+        counts = ("steps", "save_every", "evaluate_every", "evaluate_queries", "workers")
+        _check_minimum(self, "", 0, *counts)
+        _check_minimum(self, "", 1, "epochs", "keep", "log_every")
         if self.evaluate_every and not self.evaluate_task:
-            raise ValueError("evaluate_every needs evaluate_task, a directory in BEIR's layout")
+            raise ValueError("evaluate_every requires evaluate_task, a directory in BEIR format")
 
 
-PRETRAINING_BATCHES = (67200, 54720, 37248, 27648, 21504, 17280, 15072, 12288, 9984)  # Table 9
-
-
-def override(config: Config, *assignments: str) -> Config:
-    """Returns a copy of `config` with dotted fields changed: `"encoder.layers=3"`.
-
-    Fields that belong together are checked once all are changed; of one field the last
-    assignment counts. Raises KeyError for an unknown field, ValueError for a value of another type
-    or out of range.
-    """
-    values: dict[str, str] = {}
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"expected FIELD=VALUE, got {assignment!r}")
-        values[path.strip()] = text
-    return _replace(config, values, "")
-
-
-def _replace(config: Any, values: dict[str, str], above: str) -> Any:
-    """`values` are texts under paths below `config`, whose own path is `above`."""
-    known = sorted(f.name for f in dataclasses.fields(config))
-    hints = typing.get_type_hints(type(config))
-    inside: dict[str, dict[str, str]] = {}
-    changes: dict[str, Any] = {}
-    for path, text in values.items():
-        head, _, rest = path.partition(".")
-        if head not in known or (rest and not dataclasses.is_dataclass(getattr(config, head))):
-            kind = type(config).__name__
-            raise KeyError(f"{above}{path}: {kind} has no field {path!r}, but {known}")
-        if rest:
-            inside.setdefault(head, {})[rest] = text
-        else:
-            changes[head] = _coerce(_literal(text), hints[head], f"{above}{path}")
-    for head, below in inside.items():
-        changes[head] = _replace(getattr(config, head), below, f"{above}{head}.")
-    return dataclasses.replace(config, **changes)
-
-
-def to_json(config: Any) -> dict[str, Any]:
-    """The config as plain nested JSON values."""
-    return dataclasses.asdict(config)
-
-
-def from_json(kind: type[Config], values: dict[str, Any]) -> Config:
-    """The inverse of `to_json`; an unknown field or a wrong type raises, a missing one defaults."""
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise KeyError(f"{kind.__name__} has no field {unknown[0]!r}; it has {sorted(hints)}")
-    return kind(**{name: _coerce(value, hints[name], name) for name, value in values.items()})
-
-
-def _literal(text: str) -> Any:
-    """A Python literal, or the text itself: `cls` needs no quotes on a command line."""
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
-        return text.strip()
-
-
-def _coerce(value: Any, hint: Any, path: str) -> Any:
-    """`value` as the annotated type: lists become tuples, whole numbers become floats."""
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return from_json(typing.cast(type, hint), value)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal and value in args:
-        return value
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_coerce(item, args[0], path) for item in value)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in args:
-            return None
-        return _coerce(value, next(a for a in args if a is not type(None)), path)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise ValueError(f"{path}: {value!r} is not of type {getattr(hint, '__name__', hint)}")
+# data.batch_sizes of contrastive pre-training [M3 Table 9].
+PRETRAINING_BATCHES = (67200, 54720, 37248, 27648, 21504, 17280, 15072, 12288, 9984)

@@ -17,10 +17,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from m3jax import checkpoint, sharding
-from m3jax.config import HeadWeights, M3Config, from_json, to_json
+from m3jax.config import HeadWeights, M3Config
 from m3jax.convert import files, quantized
 from m3jax.convert.heads import fresh_heads
 from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS, from_torch
+from m3jax.io.fields import from_json, to_json
 from m3jax.io.hashing import new_digest
 from m3jax.model.m3 import abstract_params
 from m3jax.text import tokenizer as tokenizers

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     Array = jax.Array
     Either = jax.Array | np.ndarray  # made on the host, used on the device
 
+# Bits of the `flags` of a training example, as stored in flags.npy.
+IN_BATCH = 1  # the passages of other queries may serve as negatives
+HAS_SCORES = 2  # every passage has a teacher score
+
 
 class TextBatch(NamedTuple):
     """Rows of tokens, padded (one text a row) or packed (several), through one interface.

@@ -33,7 +33,7 @@ if "COLAB_RELEASE_TAG" in os.environ:
 MODEL = "m3-mini"  # or "BAAI/bge-m3", or a directory
 SIZE = "small"  # "small": minutes on two cores; "large": the config's own number of steps
 STEPS = {"small": 45, "large": 300}[SIZE]
-BATCHES = {"small": ["data.passage_length=128", "data.edges=(128,)", "data.batch_sizes=(12,)"],
+BATCHES = {"small": ["data.passage_length=128", "data.length_boundaries=(128,)", "data.batch_sizes=(12,)"],
            "large": []}[SIZE]  # fmt: skip
 RATE = {"small": "5e-5", "large": "2e-5"}[SIZE]  # few steps, seen to do something
 SEEDS = {"small": [0], "large": [0, 1, 2]}[SIZE]

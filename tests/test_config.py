@@ -1,16 +1,12 @@
 """Configs: overrides, JSON, refusals."""
 
+import json
+import logging
+
 import pytest
 
-from m3jax.config import (
-    ComputeConfig,
-    DataConfig,
-    EncoderConfig,
-    M3Config,
-    from_json,
-    override,
-    to_json,
-)
+from m3jax.config import ComputeConfig, DataConfig, EncoderConfig, M3Config, TrainConfig
+from m3jax.io.fields import from_json, override, to_json
 
 
 def test_override_changes_one_nested_field():
@@ -23,10 +19,11 @@ def test_override_changes_one_nested_field():
 
 
 def test_fields_that_belong_together_change_together():
-    data = override(DataConfig(), "edges=(64,128)", "batch_sizes=(12,8)", "seed=1", "seed=2")
-    assert (data.edges, data.batch_sizes, data.seed) == ((64, 128), (12, 8), 2)
-    with pytest.raises(ValueError, match="must be as many"):
-        override(DataConfig(), "edges=(64,128)")
+    boundaries = "length_boundaries=(64,128)"
+    data = override(DataConfig(), boundaries, "batch_sizes=(12,8)", "seed=1", "seed=2")
+    assert (data.length_boundaries, data.batch_sizes, data.seed) == ((64, 128), (12, 8), 2)
+    with pytest.raises(ValueError, match="must have the same length"):
+        override(DataConfig(), boundaries)
     both = override(M3Config(), "encoder.hidden_size=96", "encoder.heads=6", "colbert_dim=96")
     assert (both.encoder.hidden_size, both.encoder.heads, both.colbert_dim) == (96, 6, 96)
     with pytest.raises(KeyError, match="encoder.layers.x"):
@@ -54,14 +51,35 @@ def test_override_refuses(assignment, error, message):
 def test_json_round_trip():
     config = M3Config(encoder=EncoderConfig(layers=2, eps=1e-12), pooling="mean")
     assert from_json(M3Config, to_json(config)) == config
-    import json
-
     assert from_json(M3Config, json.loads(json.dumps(to_json(config)))) == config
 
 
 def test_json_with_an_unknown_field_is_refused():
     with pytest.raises(KeyError, match="colour"):
         from_json(M3Config, {"colour": 1})
+
+
+def test_former_names_are_accepted_with_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        old = override(
+            TrainConfig(), "data.layout=group", "data.edges=(64,)", "data.batch_sizes=(8,)"
+        )
+    assert "data.layout is deprecated, use data.batching" in caplog.text
+    assert (old.data.batching, old.data.length_boundaries) == ("padded_to_group", (64,))
+    assert override(DataConfig(), "layout=packed").batching == "packed"
+    assert (
+        override(DataConfig(), "seed=1", "batching=packed", "layout='bucket'").batching == "padded"
+    )
+    assert override(
+        DataConfig(), "batching=padded", "layout=bucket", "batching=packed"
+    ).batching == ("packed")
+    stored = to_json(old)
+    data = stored["data"]
+    data["edges"] = data.pop("length_boundaries")
+    data["layout"] = {"padded_to_group": "group"}[data.pop("batching")]
+    assert from_json(TrainConfig, json.loads(json.dumps(stored))) == old
+    with pytest.raises(ValueError, match="batching must be one of padded, padded_to_group, packed"):
+        override(DataConfig(), "layout=rows")
 
 
 @pytest.mark.parametrize("assignment", ["dtype=float8", "attention=flash", "query_block=0"])

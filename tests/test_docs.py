@@ -224,8 +224,8 @@ NOT_RUN = {
 }  # fmt: skip
 SMALL_STEPS = [
     "steps=2", "save_every=2", "evaluate_every=0", "data.group_size=2", "data.query_length=16",
-    "data.passage_length=32", "data.edges=(32,)", "data.batch_sizes=(4,)", "compute.dtype=float32",
-    "loss.self_distill_start=1", "step.sub_tokens=128",
+    "data.passage_length=32", "data.length_boundaries=(32,)", "data.batch_sizes=(4,)",
+    "compute.dtype=float32", "loss.self_distill_start=1", "step.sub_tokens=128",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ def config() -> TrainConfig:
             group_size=1,
             query_length=64,
             passage_length=128,
-            edges=(32, 64, 128),
+            length_boundaries=(32, 64, 128),
             batch_sizes=(32, 24, 16),
         ),
         loss=LossConfig(heads=("dense",), self_distill=False),

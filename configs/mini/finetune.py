@@ -16,7 +16,7 @@ def config() -> TrainConfig:
             group_size=2,
             query_length=64,
             passage_length=256,
-            edges=(64, 128, 256),
+            length_boundaries=(64, 128, 256),
             batch_sizes=(16, 12, 8),
         ),
         loss=LossConfig(self_distill_start=100),

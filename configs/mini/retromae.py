@@ -14,7 +14,11 @@ def config() -> TrainConfig:
         objective="retromae",
         steps=200,
         data=DataConfig(
-            query_length=48, edges=(48,), batch_sizes=(6,), layout="group", one_source=False
+            query_length=48,
+            length_boundaries=(48,),
+            batch_sizes=(6,),
+            batching="padded_to_group",
+            one_source=False,
         ),
         optimizer=OptimizerConfig(learning_rate=3e-4, warmup_ratio=0.1),
         save_every=100,

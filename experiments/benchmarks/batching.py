@@ -31,8 +31,8 @@ import numpy as np
 from m3jax import pretrained
 from m3jax.config import ComputeConfig, DataConfig, LossConfig
 from m3jax.data import build
-from m3jax.feed.plan import plan_epoch, traits
-from m3jax.feed.source import Feed
+from m3jax.feed.plan import example_stats, plan_epoch
+from m3jax.feed.source import BatchSource
 from m3jax.text import tokenizer
 from m3jax.train.objectives import objective
 from m3jax.train.report import tokens_of
@@ -41,23 +41,25 @@ from m3jax.types import TrainBatch
 RESULTS = Path(__file__).parents[1] / "results"
 EDGES = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)  # the paper's
 SIZES = (128, 64, 32, 24, 16, 16, 16, 16, 16)
-BASE = DataConfig(group_size=1, edges=EDGES, batch_sizes=SIZES, one_source=False)
+BASE = DataConfig(group_size=1, length_boundaries=EDGES, batch_sizes=SIZES, one_source=False)
 WAYS = {
-    "random, padded to the longest": dataclasses.replace(BASE, edges=(8192,), batch_sizes=(64,)),
+    "random, padded to the longest": dataclasses.replace(
+        BASE, length_boundaries=(8192,), batch_sizes=(64,)
+    ),
     "the paper's groups, padded to the longest": BASE,
     "groups, padded to a bucket": BASE,
-    "packed rows": dataclasses.replace(BASE, layout="packed"),
+    "packed rows": dataclasses.replace(BASE, batching="packed"),
 }
 
 
-def fullness(way: str, feed: Feed, longest: bool) -> dict[str, Any]:
+def fullness(way: str, batch_source: BatchSource, longest: bool) -> dict[str, Any]:
     """Share of real tokens, shapes and batches a second over one epoch."""
     real = places = 0
     shapes = set()
     begun = time.perf_counter()
-    steps = len(feed.plan(0).groups)
+    steps = len(batch_source.plan(0).groups)
     for step in range(steps):
-        batch = feed.batch(step)
+        batch = batch_source.batch(step)
         assert isinstance(batch, TrainBatch)
         tokens, _, size = tokens_of(batch)
         sides = [batch.packed.rows] if batch.packed else [batch.queries, batch.passages]
@@ -66,7 +68,7 @@ def fullness(way: str, feed: Feed, longest: bool) -> dict[str, Any]:
             size = sum(rows * width for rows, width in used)
             shapes.add(tuple(used))
         else:
-            shapes.add(feed.spec(step)[1:])
+            shapes.add(batch_source.shape(step)[1:])
         real, places = real + tokens, places + size
     seconds = time.perf_counter() - begun
     row = {"way": way, "batches": steps, "real_tokens": real / places, "shapes": len(shapes),
@@ -138,9 +140,9 @@ def big_plan(count: int) -> dict[str, Any]:
         sizes = synthetic(count, Path(scratch))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         begun = time.perf_counter()
-        plan = plan_epoch(traits(sizes, BASE), BASE, 0)
+        plan = plan_epoch(example_stats(sizes, BASE), BASE, 0)
         planned = time.perf_counter() - begun
-        seen = sum(len(plan.pieces(i)[0]) for i in range(len(plan.groups)))
+        seen = sum(len(plan.batch(i)[0]) for i in range(len(plan.groups)))
         seconds = time.perf_counter() - begun - planned
         gained = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert seen + plan.dropped == count
@@ -171,13 +173,15 @@ def main() -> None:
             (sample / path.name.removesuffix(".gz")).write_text("".join(lines), encoding="utf-8")
         build.build([str(sample)], Path(scratch) / "built", tokens)
         examples = build.open_examples(Path(scratch) / "built")
-        feeds = {way: Feed(examples, tokens, config) for way, config in WAYS.items()}
-        for way, feed in feeds.items():
-            result["ways"].append(fullness(way, feed, "longest" in way))
+        batch_sources = {way: BatchSource(examples, tokens, config) for way, config in WAYS.items()}
+        for way, batch_source in batch_sources.items():
+            result["ways"].append(fullness(way, batch_source, "longest" in way))
         model = pretrained.load(options.model)
-        feed = Feed(examples, tokens, dataclasses.replace(BASE, batch_sizes=(16,) * len(EDGES)))
-        short = next(step for step in range(10_000) if feed.spec(step).group == 0)
-        batch = feed.batch(short)
+        batch_source = BatchSource(
+            examples, tokens, dataclasses.replace(BASE, batch_sizes=(16,) * len(EDGES))
+        )
+        short = next(step for step in range(10_000) if batch_source.shape(step).group == 0)
+        batch = batch_source.batch(short)
         assert isinstance(batch, TrainBatch)
         speed = encoder_speed(model, batch)
     result["encoder_tokens_per_second"] = speed

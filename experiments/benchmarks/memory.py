@@ -41,7 +41,7 @@ MODEL, BUDGET, MOST = M3Config(), 80e9, 1 << 17
 def config(way: tuple[str, bool], length: int, group: int, loss: LossConfig) -> TrainConfig:
     """The step of one way."""
     split, recomputed = way
-    data = DataConfig(group_size=group, edges=(length,), batch_sizes=(MOST,),
+    data = DataConfig(group_size=group, length_boundaries=(length,), batch_sizes=(MOST,),
                       query_length=QUERY, passage_length=length)  # fmt: skip
     return TrainConfig(
         data=data, loss=loss, step=StepConfig(split=split, sub_tokens=SUB),  # pyright: ignore

@@ -32,7 +32,7 @@ from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, DataConfig, LossConfig, OptimizerConfig, StepConfig
 from m3jax.data import build
 from m3jax.data.examples import read_examples
-from m3jax.feed.source import Feed
+from m3jax.feed.source import BatchSource
 from m3jax.train.optimizer import make_optimizer
 from m3jax.train.prefetch import place
 from m3jax.train.report import tokens_of
@@ -41,7 +41,7 @@ from m3jax.types import TrainBatch
 
 RESULTS = Path(__file__).parents[1] / "results"
 GROUP, TEMPERATURE, SPECIAL = 2, 0.02, [0, 1, 2, 3]
-DATA = DataConfig(group_size=GROUP, query_length=64, passage_length=128, edges=(128,),
+DATA = DataConfig(group_size=GROUP, query_length=64, passage_length=128, length_boundaries=(128,),
                   batch_sizes=(12,), one_source=False)  # fmt: skip
 LOSS = LossConfig(self_distill_start=0, mask_duplicates=False, padding_competes=True)
 OPTIMIZER = OptimizerConfig(learning_rate=2e-5, freeze_embeddings=True)
@@ -130,11 +130,11 @@ def main() -> None:
                 for e, other in zip(some, some[1:] + some[:1], strict=True)]  # fmt: skip
         sample.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         build.build([str(sample)], Path(scratch) / "built", tokens)
-        feed = Feed(build.open_examples(Path(scratch) / "built"), tokens, DATA)
-        specs = [feed.spec(step) for step in range(len(feed.plan(0).groups) - 1)]
+        batch_source = BatchSource(build.open_examples(Path(scratch) / "built"), tokens, DATA)
+        specs = [batch_source.shape(step) for step in range(len(batch_source.plan(0).groups) - 1)]
         common = max(set(specs), key=specs.count)
         steps = [step for step, spec in enumerate(specs) if spec == common][: options.steps + 1]
-        batches = [feed.batch(step) for step in steps]
+        batches = [batch_source.batch(step) for step in steps]
     assert all(isinstance(batch, TrainBatch) for batch in batches)
     sides = {
         "m3jax": ours(options.model, batches, "none"),  # pyright: ignore[reportArgumentType]

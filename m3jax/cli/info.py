@@ -65,7 +65,7 @@ def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
 def _model_rows(name: str) -> dict[str, Any]:
     from m3jax import pretrained
     from m3jax.cli.options import tell_fusion
-    from m3jax.config import to_json
+    from m3jax.io.fields import to_json
     from m3jax.sharding import flatten
 
     model = pretrained.load(name)

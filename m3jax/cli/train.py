@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         import json
 
-        from m3jax.config import to_json
+        from m3jax.io.fields import to_json
 
         print(json.dumps(to_json(config), indent=2))
         return 0
@@ -79,7 +79,8 @@ def read_config(options: argparse.Namespace):
     """The file's config with the command line's changes; errors name the file or the field."""
     import dataclasses
 
-    from m3jax.config import TrainConfig, override
+    from m3jax.config import TrainConfig
+    from m3jax.io.fields import override
 
     path = Path(options.config)
     if not path.is_file():

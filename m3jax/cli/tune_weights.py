@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     """Prints the best weights beside the paper's."""
     from m3jax import pretrained
     from m3jax.cli.search import read_queries
-    from m3jax.config import M3Config, from_json
+    from m3jax.config import M3Config
+    from m3jax.io.fields import from_json
     from m3jax.io.trec import read_qrels
     from m3jax.search.fuse import preset
     from m3jax.search.methods import candidates, encode_queries

@@ -62,7 +62,7 @@ def token_states(
     """Batch by batch: (text, token id, hidden state) of every token that has a lexical weight."""
     for bucket, height, rows in plan_padded([len(i) for i in token_ids], LADDER, 4096):
         batch, _ = rows_of_tokens(
-            token_ids, rows, bucket, pad_id=config.encoder.pad_id, height=height
+            token_ids, rows, bucket, pad_id=config.encoder.pad_id, num_rows=height
         )
         hidden = np.asarray(_encode(params, batch, config).astype(jnp.float32))
         row, column = np.nonzero(np.asarray(lexical_mask(batch, config.special_ids)))

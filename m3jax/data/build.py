@@ -31,6 +31,7 @@ from m3jax.io.atomic import new_directory
 from m3jax.io.jsonl import BadRecords
 from m3jax.io.npy import NpyWriter
 from m3jax.text.tokenizer import Tokenizer
+from m3jax.types import HAS_SCORES, IN_BATCH
 
 METADATA = "m3jax_data.json"
 FORMAT = "m3jax-examples"
@@ -45,7 +46,6 @@ ARRAYS: dict[str, type[np.generic]] = {
     "sources": np.uint16,
     "flags": np.uint8,
 }
-IN_BATCH, HAS_SCORES = 1, 2
 
 
 def build(

@@ -157,7 +157,7 @@ class TextEncoder:
                     width,
                     pad_id=pad_id,
                     cls_every=batching.cls_every,
-                    height=height,
+                    num_rows=height,
                     segments=segments,
                 )
             return
@@ -175,7 +175,7 @@ class TextEncoder:
                 bucket,
                 pad_id=pad_id,
                 cls_every=batching.cls_every,
-                height=height,
+                num_rows=height,
             )
 
     def _compiled(self, heads: tuple[str, ...]):

@@ -29,21 +29,21 @@ def rows_of_tokens(
     *,
     pad_id: int,
     cls_every: int | None = None,
-    height: int | None = None,
+    num_rows: int | None = None,
     segments: int | None = None,
 ) -> tuple[TextBatch, list[Slot]]:
-    """Lays texts out in `height` rows of `width` tokens; `rows` names the texts of each row.
+    """Lays texts out in `num_rows` rows of `width` tokens; `rows` names the texts of each row.
 
     `segments` (at least the fullest row's number of texts) fixes the shape of `lengths`;
     `cls_every` is what the texts were tokenised with.
     """
-    height = len(rows) if height is None else height
+    num_rows = len(rows) if num_rows is None else num_rows
     segments = max([1, *map(len, rows)]) if segments is None else segments
-    ids = np.full((height, width), pad_id, np.int32)
-    positions = np.full((height, width), pad_id, np.int32)
-    segment_ids = np.zeros((height, width), np.int32)
-    is_cls = np.zeros((height, width), bool)
-    lengths = np.zeros((height, segments), np.int32)
+    ids = np.full((num_rows, width), pad_id, np.int32)
+    positions = np.full((num_rows, width), pad_id, np.int32)
+    segment_ids = np.zeros((num_rows, width), np.int32)
+    is_cls = np.zeros((num_rows, width), bool)
+    lengths = np.zeros((num_rows, segments), np.int32)
     slots = []
     for row, texts in enumerate(rows):
         start = 0
@@ -89,11 +89,11 @@ def plan_padded(
     rows_per_batch: int | None = None,
     row_multiple: int = 1,
 ) -> Iterator[tuple[int, int, list[list[int]]]]:
-    """Batches of texts of like length, longest first: (bucket, height, rows).
+    """Batches of texts of like length, longest first: (bucket, num_rows, rows).
 
     A batch holds `rows_per_batch` texts or as many as fill `tokens_per_batch`, none shorter than
     three quarters of the longest one's bucket; a batch that is not full is padded up to a power of
-    two of rows, so that few heights are compiled. `row_multiple` is the number of devices that
+    two of rows, so that few shapes are compiled. `row_multiple` is the number of devices that
     share the rows.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
@@ -108,12 +108,12 @@ def plan_padded(
                 break
             texts.append(text)
         place += len(texts)
-        yield bucket, _height(len(texts), most, row_multiple), [[text] for text in texts]
+        yield bucket, _num_rows(len(texts), most, row_multiple), [[text] for text in texts]
 
 
-def _height(texts: int, most: int, row_multiple: int) -> int:
+def _num_rows(texts: int, most: int, row_multiple: int) -> int:
     """The smallest of row_multiple x (1, 2, 4, ...) that holds `texts`, at most `most`."""
-    height = row_multiple
-    while height < texts:
-        height *= 2
-    return min(height, most)
+    num_rows = row_multiple
+    while num_rows < texts:
+        num_rows *= 2
+    return min(num_rows, most)

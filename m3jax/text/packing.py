@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 LOOKAHEAD = 64  # examples that may wait for the next rows while shorter ones fill these
 
 
-class Rows(NamedTuple):
-    """The rows that a device fills with examples."""
+class PackShape(NamedTuple):
+    """The packed rows of one device."""
 
-    rows: int
-    width: int  # tokens
-    segments: int  # texts of a row, at most
-    most: int  # examples, at most
+    num_rows: int
+    width: int  # tokens per row
+    max_texts: int  # per row
+    max_examples: int  # in all rows together
 
 
 def pack_texts(lengths: Sequence[int], width: int, most: int | None = None) -> list[list[int]]:
@@ -46,7 +46,7 @@ def pack_texts(lengths: Sequence[int], width: int, most: int | None = None) -> l
 
 
 def fill_rows(
-    pools: Sequence[deque[int]], texts_of: Callable[[int], Sequence[int]], shape: Rows
+    pools: Sequence[deque[int]], texts_of: Callable[[int], Sequence[int]], shape: PackShape
 ) -> list[int]:
     """Takes from the pools, the first before the others, the examples that fill one set of rows.
 
@@ -58,14 +58,15 @@ def fill_rows(
     taken: list[int] = []
     for pool in pools:
         waiting: list[int] = []
-        while pool and len(waiting) < LOOKAHEAD and len(taken) < shape.most:
+        while pool and len(waiting) < LOOKAHEAD and len(taken) < shape.max_examples:
             example = pool.popleft()
             if rows.add(texts_of(example)):
                 taken.append(example)
             elif not taken:
                 raise ValueError(
-                    f"an example of {sum(texts_of(example))} tokens does not fit {shape.rows} rows "
-                    f"of {shape.width}; raise the batch size of its group or the row width"
+                    f"an example of {sum(texts_of(example))} tokens does not fit "
+                    f"{shape.num_rows} rows of {shape.width} tokens; raise the batch size of its "
+                    "group or the row width"
                 )
             else:
                 waiting.append(example)
@@ -73,7 +74,7 @@ def fill_rows(
     return taken
 
 
-def place_texts(examples: Sequence[Sequence[int]], shape: Rows) -> list[list[int]]:
+def place_texts(examples: Sequence[Sequence[int]], shape: PackShape) -> list[list[int]]:
     """The row of each text of each example; best fit, in the order given.
 
     ValueError where they do not fit: what `fill_rows` took always does.
@@ -88,9 +89,9 @@ def place_texts(examples: Sequence[Sequence[int]], shape: Rows) -> list[list[int
 class _Filling:
     """Rows being filled: the room left in each and the texts that may still come."""
 
-    def __init__(self, shape: Rows):
-        self.room: NDArray[np.int64] = np.full(shape.rows, shape.width, np.int64)
-        self.free: NDArray[np.int64] = np.full(shape.rows, shape.segments, np.int64)
+    def __init__(self, shape: PackShape):
+        self.room: NDArray[np.int64] = np.full(shape.num_rows, shape.width, np.int64)
+        self.free: NDArray[np.int64] = np.full(shape.num_rows, shape.max_texts, np.int64)
         self.taken: list[list[int]] = []
 
     def add(self, lengths: Sequence[int]) -> bool:

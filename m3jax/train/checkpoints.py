@@ -137,8 +137,9 @@ class Checkpoints:
             return None
         want = json.loads(seal.read_text(encoding="utf-8"))
         got = _digests(self._steps / str(step))
-        different = sorted(name for name in want.keys() | got.keys()
-                           if want.get(name) != got.get(name))  # fmt: skip
+        different = sorted(
+            name for name in want.keys() | got.keys() if want.get(name) != got.get(name)
+        )
         return f"{different[0]} has changed since it was written" if different else None
 
     def _put_aside(self, step: int) -> None:

@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 
 from m3jax import sharding
 from m3jax.config import M3Config, TrainConfig
-from m3jax.feed.layout import Spec, Tokenised, padded
+from m3jax.feed.layout import BatchShape, TokenizedExamples, padded_batch
+from m3jax.feed.plan import longest_text
 from m3jax.io.atomic import write_json
 from m3jax.model.m3 import abstract_params
 from m3jax.model.retromae import abstract_retromae
@@ -62,15 +63,20 @@ def fit(
     gets the largest batch up to its `data.batch_sizes`. Raises ValueError for packed rows, and
     where not even the smallest batch of a group fits, naming it and what to change.
     """
-    if config.data.layout == "packed":
-        raise ValueError("sizes are found for padded rows: data.layout must be bucket or group")
+    if config.data.batching == "packed":
+        raise ValueError(
+            "batch sizes can be fitted for padded rows only: data.batching must be padded or "
+            "padded_to_group"
+        )
     allowed = SHARE * memory
     config = _with_sub_tokens(config, model, mesh, PART * allowed)
     sizes = []
-    for group in range(len(config.data.edges)):
+    for group in range(len(config.data.length_boundaries)):
         size = _largest(config, model, mesh, group, allowed)
-        say(f"up to {size.edge:5} tokens: batch {size.batch:6}, {size.rows:4} rows at once, "
-            f"{size.memory / 1e9:.2f} GB")  # fmt: skip
+        say(
+            f"up to {size.edge:5} tokens: batch {size.batch:6}, {size.rows:4} rows at once, "
+            f"{size.memory / 1e9:.2f} GB"
+        )
         sizes.append(size)
     data = dataclasses.replace(config.data, batch_sizes=tuple(size.batch for size in sizes))
     return dataclasses.replace(config, data=data), sizes
@@ -94,12 +100,17 @@ def fit_once(
             return _with_sizes(config, kept["batch_sizes"], kept["sub_tokens"])
     config, sizes = fit(config, model, mesh, memory, say)
     spelt = ",".join(str(size.batch) for size in sizes)
-    say(f'the same without a search: --set "data.batch_sizes=({spelt},)" '
-        f"--set step.sub_tokens={config.step.sub_tokens}")  # fmt: skip
+    say(
+        f'the same without a search: --set "data.batch_sizes=({spelt},)" '
+        f"--set step.sub_tokens={config.step.sub_tokens}"
+    )
     if jax.process_index() == 0:
-        kept = {"memory": memory, "batch_sizes": config.data.batch_sizes,
-                "sub_tokens": config.step.sub_tokens,
-                "groups": [size._asdict() for size in sizes]}  # fmt: skip
+        kept = {
+            "memory": memory,
+            "batch_sizes": config.data.batch_sizes,
+            "sub_tokens": config.step.sub_tokens,
+            "groups": [size._asdict() for size in sizes],
+        }
         write_json(path, kept, indent=1)
     return config
 
@@ -161,8 +172,9 @@ def compiled_step(
     state = jax.tree.map(_shape, state, state_sharding(state, mesh))
     key = jax.eval_shape(lambda: jax.random.key(0))
     batch = _abstract_batch(config, model, mesh, queries, widths)
-    step = jax.jit(lambda s, b, k: trainer.update(s, [b] * config.step.accumulate, k),
-                   donate_argnums=0)  # fmt: skip
+    step = jax.jit(
+        lambda s, b, k: trainer.update(s, [b] * config.step.accumulate, k), donate_argnums=0
+    )
     return step.lower(state, batch, key).compile()
 
 
@@ -178,7 +190,7 @@ def _with_sub_tokens(
     """Parts of fewer tokens until one of the longest texts takes no more than `allowed`."""
     if config.step.split == "none" or config.objective == "retromae":
         return config
-    group = len(config.data.edges) - 1
+    group = len(config.data.length_boundaries) - 1
     widths = _widths(config, group)
     sub = config.step.sub_tokens
     while True:
@@ -212,10 +224,10 @@ def _largest(config: TrainConfig, model: M3Config, mesh: Mesh, group: int, allow
         low = high
     elif measure(low) > allowed:
         raise ValueError(
-            f"data.edges {config.data.edges[group]}: the smallest batch takes "
-            f"{measure(low) / 1e9:.2f} GB, {allowed / 1e9:.2f} GB are to be had. Set step.split="
-            "cached, lower step.sub_tokens, set compute.remat=True, or split parameters by "
-            "mesh.fsdp"
+            f"data.length_boundaries {config.data.length_boundaries[group]}: the smallest batch "
+            f"takes {measure(low) / 1e9:.2f} GB, more than the {allowed / 1e9:.2f} GB available. "
+            "Set step.split=cached, lower step.sub_tokens, set compute.remat=True, or shard "
+            "parameters with mesh.fsdp"
         )
     for _ in range(TRIES):
         if low + 1 >= high or measure(low) >= NEAR * allowed:
@@ -225,7 +237,8 @@ def _largest(config: TrainConfig, model: M3Config, mesh: Mesh, group: int, allow
     rows = low * max(config.data.group_size, 1)
     if config.step.split != "none" and config.objective == "m3":
         rows //= parts_of(rows, widths[1], 1, config.step.sub_tokens)
-    return Size(_edge(config, group), low * devices, rows, measure(low))
+    longest = longest_text(config.data, group, config.objective == "retromae")
+    return Size(longest, low * devices, rows, measure(low))
 
 
 def _between(low: int, high: int, least: int, most: int, allowed: float) -> int:
@@ -247,32 +260,23 @@ def _smallest(config: TrainConfig, mesh: Mesh) -> int:
 
 
 def _widths(config: TrainConfig, group: int) -> tuple[int, int]:
-    edge = _edge(config, group)
-    return min(config.data.query_length, edge), min(config.data.passage_length, edge)
-
-
-def _edge(config: TrainConfig, group: int) -> int:
-    """The longest text of a group; the last group has all that is longer."""
-    data = config.data
-    longest = data.query_length
-    if config.objective == "m3":
-        longest = max(longest, data.passage_length)
-    last = group == len(data.edges) - 1
-    return longest if last else min(data.edges[group], longest)
+    longest = longest_text(config.data, group, config.objective == "retromae")
+    return min(config.data.query_length, longest), min(config.data.passage_length, longest)
 
 
 def _abstract_batch(
     config: TrainConfig, model: M3Config, mesh: Mesh, queries: int, widths: tuple[int, int]
 ) -> Any:
-    """A batch as `Feed` makes it, shapes only."""
+    """A batch as `BatchSource` makes it, shapes only."""
     group_size = 0 if config.objective == "retromae" else config.data.group_size
-    spec = Spec(0, 1, group_size, False, *widths)
-    one = padded(Tokenised([], [], [], [], []), spec, 1, model.encoder.pad_id)
+    spec = BatchShape(0, 1, group_size, False, *widths)
+    one = padded_batch(TokenizedExamples([], [], [], [], []), spec, 1, model.encoder.pad_id)
     rows = sharding.batch_sharding(mesh)
 
     def many(leaf: np.ndarray):
-        return jax.ShapeDtypeStruct((leaf.shape[0] * queries, *leaf.shape[1:]), leaf.dtype,
-                                    sharding=rows)  # fmt: skip
+        return jax.ShapeDtypeStruct(
+            (leaf.shape[0] * queries, *leaf.shape[1:]), leaf.dtype, sharding=rows
+        )
 
     return jax.tree.map(many, one)
 

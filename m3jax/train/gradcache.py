@@ -58,9 +58,15 @@ def loss_and_gradients(
     def loss(trained: Params):
         if setting.step.split == "none":
             return objective(
-                join(trained), batch, setting.model, setting.loss, step,
-                compute=setting.compute, mesh=setting.mesh, dropout_key=dropout_key,
-            )  # fmt: skip
+                join(trained),
+                batch,
+                setting.model,
+                setting.loss,
+                step,
+                compute=setting.compute,
+                mesh=setting.mesh,
+                dropout_key=dropout_key,
+            )
         return split_objective(join(trained), batch, setting, step, dropout_key, remat=True)
 
     return jax.value_and_grad(loss, has_aux=True)(trained)
@@ -159,8 +165,9 @@ def parts_of(rows: int, width: int, devices: int, sub_tokens: int) -> int:
     """
     local = rows // devices
     most = max(1, sub_tokens // width)
-    return next(parts for parts in range(1, local + 1)
-                if local % parts == 0 and local // parts <= most)  # fmt: skip
+    return next(
+        parts for parts in range(1, local + 1) if local % parts == 0 and local // parts <= most
+    )
 
 
 def _count(texts: TextBatch, setting: Setting) -> int:

@@ -24,14 +24,14 @@ from m3jax.config import TrainConfig
 from m3jax.train.checkpoints import Checkpoints
 from m3jax.train.objectives import dead_heads
 from m3jax.train.prefetch import host_batches, place
-from m3jax.train.report import Report, draw_curves, peak_flops, tokens_of, training_flops
+from m3jax.train.report import RunLog, draw_curves, peak_flops, tokens_of, training_flops
 from m3jax.train.setup import Run, fingerprint, write_config
 
 Evaluate = Callable[[pretrained.Pretrained], dict[str, float]]
 WINDOW = 50  # steps whose mean loss is compared with the first ones'
 
 
-class Stopped(NamedTuple):
+class RunResult(NamedTuple):
     """How a run ended: `step` steps are done; `whole` says whether that is all of them."""
 
     step: int
@@ -41,7 +41,7 @@ class Stopped(NamedTuple):
 
 def train(
     config: TrainConfig, run: Run, workdir: Path, evaluate: Evaluate | None = None
-) -> Stopped:
+) -> RunResult:
     """Trains from the newest checkpoint in `workdir`, or from the start.
 
     Raises ValueError where `workdir` holds a run of another config or of other data, and
@@ -51,7 +51,7 @@ def train(
     state, done = _restored(checkpoints, run, config)
     write_config(config, workdir)  # only now: another config's run has been refused
     first = jax.process_index() == 0
-    report = Report(workdir, config.steps, done, quiet=not first, keeps=first)
+    report = RunLog(workdir, config.steps, done, quiet=not first, keeps=first)
     try:
         with _Signals() as signals:
             progress = _Progress(report, config, run, checkpoints, done)
@@ -70,14 +70,14 @@ def train(
                     checkpoints.save(step + 1, state, _metadata(config, run))
                 if stop:
                     report.say(f"stopped after step {step + 1}; the same command goes on from here")
-                    return Stopped(step + 1, False, None)
+                    return RunResult(step + 1, False, None)
     finally:
         report.close()
         checkpoints.close()
     model = export(run, state, workdir / "model", again=done == config.steps)
     if jax.process_index() == 0:
         draw_curves(workdir)
-    return Stopped(config.steps, True, model)
+    return RunResult(config.steps, True, model)
 
 
 def export(run: Run, state: Any, directory: Path, again: bool = False) -> Path:
@@ -125,7 +125,7 @@ def _restored(checkpoints: Checkpoints, run: Run, config: TrainConfig) -> tuple[
 
 
 def _metadata(config: TrainConfig, run: Run) -> dict[str, Any]:
-    return {"decides": fingerprint(config, run.feed)}
+    return {"decides": fingerprint(config, run.batch_source)}
 
 
 def _timed(
@@ -133,7 +133,7 @@ def _timed(
 ) -> Iterator[tuple[list[Any], tuple[int, int, int]]]:
     """The batches of each step on the devices, a step ahead, with tokens counted on the host."""
     many = config.step.accumulate
-    host = host_batches(run.feed, start * many, config.steps * many, workers=config.workers)
+    host = host_batches(run.batch_source, start * many, config.steps * many, workers=config.workers)
     waiting: collections.deque[Any] = collections.deque()
     for _ in range(start, config.steps):
         batches = [next(host) for _ in range(many)]
@@ -145,7 +145,7 @@ def _timed(
     yield from waiting
 
 
-def _evaluate(evaluate: Evaluate, run: Run, state, step: int, report: Report, workdir: Path):
+def _evaluate(evaluate: Evaluate, run: Run, state, step: int, report: RunLog, workdir: Path):
     """Measures the model of this step; the best one by the first number is kept as `best`.
 
     One process measures, on its own devices; the others wait for it at the next step.
@@ -164,8 +164,10 @@ def _evaluate(evaluate: Evaluate, run: Run, state, step: int, report: Report, wo
     first = next(iter(scores.values()))
     before = json.loads(best.read_text(encoding="utf-8"))["score"] if best.is_file() else -np.inf
     if first > before:
-        _write(dataclasses.replace(model, params=jax.tree.map(np.asarray, model.params)),
-               workdir / "best")  # fmt: skip
+        _write(
+            dataclasses.replace(model, params=jax.tree.map(np.asarray, model.params)),
+            workdir / "best",
+        )
         text = json.dumps({"step": step + 1, "score": first, **scores}, indent=2)
         best.write_text(text + "\n", encoding="utf-8")
 

@@ -33,7 +33,7 @@ def make_optimizer(
     chain.append(
         optax.partition(
             {part: _adamw(config, rate, schedule) for part, rate in rates.items()}, parts
-        )  # fmt: skip
+        )
     )
     if config.layer_decay < 1.0 or config.freeze_layers:
         chain.append(_scaled(lambda params: _layer_rates(config, params)))

@@ -3,7 +3,6 @@
 A batch is a function of its step's number, so the number is all there is to save and restore.
 """
 
-import collections
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,23 +13,23 @@ from absl import flags
 from jax.sharding import Mesh
 
 from m3jax import sharding
-from m3jax.feed.source import Feed, Part
+from m3jax.feed.source import BatchSource, Shard
 
 
-def part_of(mesh: Mesh) -> Part:
-    """The part of every global batch that this process makes."""
-    return Part(jax.process_index(), jax.process_count(), sharding.batch_shards(mesh))
+def process_shard(mesh: Mesh) -> Shard:
+    """The share of every global batch that this process makes."""
+    return Shard(jax.process_index(), jax.process_count(), sharding.batch_shards(mesh))
 
 
 def host_batches(
-    feed: Feed, start: int, steps: int, *, workers: int = 0, ahead: int = 4
+    batch_source: BatchSource, start: int, steps: int, *, workers: int = 0, ahead: int = 4
 ) -> Iterator[Any]:
     """This process's parts of the batches of steps `start` to `steps`, made ahead of their use.
 
     With `workers`, other processes read and tokenise; without, threads do, which serves wherever
     the tokeniser (it releases the interpreter's lock) is the larger part.
     """
-    numbers = grain.MapDataset.range(start, steps).map(lambda step: feed.batch(int(step)))
+    numbers = grain.MapDataset.range(start, steps).map(lambda step: batch_source.batch(int(step)))
     options = grain.ReadOptions(num_threads=min(2, ahead), prefetch_buffer_size=ahead)
     dataset = numbers.to_iter_dataset(options)
     if workers:
@@ -40,16 +39,6 @@ def host_batches(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
         )
     yield from dataset
-
-
-def on_devices(batches: Iterator[Any], mesh: Mesh, ahead: int = 2) -> Iterator[Any]:
-    """Each batch as global arrays, rows split over `data` and `fsdp`; `ahead` are in flight."""
-    waiting: collections.deque[Any] = collections.deque()
-    for batch in batches:
-        waiting.append(place(batch, mesh))
-        if len(waiting) > ahead:
-            yield waiting.popleft()
-    yield from waiting
 
 
 def place(batch: Any, mesh: Mesh) -> Any:

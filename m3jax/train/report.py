@@ -20,14 +20,21 @@ from m3jax.types import TextBatch, TrainBatch
 
 # bfloat16 operations a second of one device, without sparsity, from the makers' data sheets.
 PEAKS = {
-    "H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 125e12,
-    "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12, "TPU v5p": 459e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "V100": 125e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
-}  # fmt: skip
+}
 FILE = "metrics.jsonl"
 
 
-class Report:
+class RunLog:
     """The record of one run under `directory`; a resumed run goes on in the same files.
 
     `keeps` says whether anything is written to files: of many processes one alone does.
@@ -60,8 +67,11 @@ class Report:
         done = step + 1 - self._start
         left = (time.monotonic() - self._begun) / max(done, 1) * (self.steps - step - 1)
         parts = [f"step {step + 1}/{self.steps}", f"loss {values['loss']:.4f}"]
-        parts += [f"{name.split('/')[1]} {value:.3f}"
-                  for name, value in values.items() if name.startswith("nce/")]  # fmt: skip
+        parts += [
+            f"{name.split('/')[1]} {value:.3f}"
+            for name, value in values.items()
+            if name.startswith("nce/")
+        ]
         if "tokens_per_second" in values:
             parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
         if "mfu" in values:

@@ -13,17 +13,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from m3jax import pretrained, sharding
-from m3jax.config import RetroMAEConfig, TrainConfig, to_json
+from m3jax.config import RetroMAEConfig, TrainConfig
 from m3jax.data import build
 from m3jax.data.examples import example_files
-from m3jax.feed.plan import IN_BATCH
-from m3jax.feed.source import Feed
+from m3jax.feed.source import BatchSource
+from m3jax.io.fields import to_json
 from m3jax.io.hashing import new_digest
 from m3jax.model.retromae import init_retromae
 from m3jax.pretrained import Pretrained
 from m3jax.train import fit_memory
 from m3jax.train.optimizer import make_optimizer, make_schedule, training_compute
-from m3jax.train.prefetch import part_of
+from m3jax.train.prefetch import process_shard
 from m3jax.train.step import (
     Trainer,
     TrainState,
@@ -32,10 +32,19 @@ from m3jax.train.step import (
     retromae_gradients,
     state_sharding,
 )
+from m3jax.types import IN_BATCH
 
 # Fields that may differ between a run and its resumption: they decide nothing of the result.
-FREE = ("log_every", "save_every", "keep", "workers", "evaluate_every", "evaluate_task",
-        "evaluate_queries", "mesh")  # fmt: skip
+FREE = (
+    "log_every",
+    "save_every",
+    "keep",
+    "workers",
+    "evaluate_every",
+    "evaluate_task",
+    "evaluate_queries",
+    "mesh",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Run:
 
     start: Pretrained  # the model it starts from; its config and tokenizer go with every export
     mesh: Mesh
-    feed: Feed
+    batch_source: BatchSource
     state: TrainState
     trainer: Trainer
     key: jax.Array
@@ -87,10 +96,12 @@ def prepare(
         config = dataclasses.replace(config, retromae=with_mask(config.retromae, start))
     if memory is not None:
         config = fit_memory.fit_once(config, start.config, mesh, memory, workdir, say)
-    feed = Feed(examples, start.tokenizer, config.data, part_of(mesh))
-    if not feed.texts_only:
-        _check_negatives(feed, say)
-    steps = config.steps or sum(len(feed.plan(epoch).groups) for epoch in range(config.epochs))
+    batch_source = BatchSource(examples, start.tokenizer, config.data, process_shard(mesh))
+    if not batch_source.texts_only:
+        _check_negatives(batch_source, say)
+    steps = config.steps or sum(
+        len(batch_source.plan(epoch).groups) for epoch in range(config.epochs)
+    )
     config = dataclasses.replace(config, steps=steps)
     loss = config.loss
     distils = config.objective != "retromae" and len(loss.heads) > 1 and loss.self_distill
@@ -99,7 +110,7 @@ def prepare(
             f"warning: self-distillation would set in at step {loss.self_distill_start}, but the "
             f"run has {steps}: set loss.self_distill_start lower, or loss.self_distill=False"
         )
-    return config, _run(config, start, mesh, feed)
+    return config, _run(config, start, mesh, batch_source)
 
 
 def open_or_build(config: TrainConfig, workdir: Path, start: Pretrained) -> Any:
@@ -142,9 +153,9 @@ def _stamps(config: TrainConfig) -> list[list[Any]]:
     return [[config.objective], *([name, s.st_size, s.st_mtime_ns] for name, s in files)]
 
 
-def _check_negatives(feed: Feed, say: Callable[[str], None]) -> None:
+def _check_negatives(batch_source: BatchSource, say: Callable[[str], None]) -> None:
     """Tells of examples that have neither own negatives nor those of their batch: loss 0."""
-    found, data = feed.examples, feed.config
+    found, data = batch_source.examples, batch_source.config
     own = np.diff(np.asarray(found.offsets)) - 1 - np.asarray(found.positives)
     outside = [i for i, name in enumerate(found.sources) if name in data.no_in_batch]
     shared = (np.asarray(found.flags) & IN_BATCH).astype(bool)
@@ -162,14 +173,18 @@ def _check_negatives(feed: Feed, say: Callable[[str], None]) -> None:
         )
 
 
-def fingerprint(config: TrainConfig, feed: Feed) -> dict[str, Any]:
+def fingerprint(config: TrainConfig, batch_source: BatchSource) -> dict[str, Any]:
     """What decides every number of a run: all fields but the free ones, and the examples."""
     fields = {name: value for name, value in to_json(config).items() if name not in FREE}
     digest = new_digest(size=8)
-    for numbers in (feed.examples.offsets, feed.examples.lengths, feed.examples.positives):
+    for numbers in (
+        batch_source.examples.offsets,
+        batch_source.examples.lengths,
+        batch_source.examples.positives,
+    ):
         for start in range(0, len(numbers), 1 << 22):
             digest.update(np.ascontiguousarray(numbers[start : start + (1 << 22)]).data)
-    shards = feed.part.shards if config.data.layout == "packed" else None
+    shards = batch_source.shard.devices if config.data.batching == "packed" else None
     return json.loads(json.dumps(fields | {"examples": digest.hexdigest(), "shards": shards}))
 
 
@@ -180,17 +195,17 @@ def write_config(config: TrainConfig, workdir: Path) -> None:
         (workdir / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, feed: Feed) -> Run:
+def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, batch_source: BatchSource) -> Run:
     params, loss = start.params, None
     compute = training_compute(config.compute, config.optimizer)
     keys = jax.random.split(jax.random.key(config.seed))
     if config.objective == "retromae":
-        if not feed.texts_only:
+        if not batch_source.texts_only:
             raise ValueError('objective "retromae" trains on plain texts: {"text": ...} a line')
         params = params | _extra_params(start, keys[0], mesh)
         gradients = retromae_gradients(start.config, config.retromae, compute, mesh)
     else:
-        if feed.texts_only:
+        if batch_source.texts_only:
             raise ValueError('objective "m3" trains on pairs: {"query": ..., "pos": [...]} a line')
         loss = config.loss
         if {"sparse", "colbert"} <= set(loss.heads):
@@ -199,7 +214,7 @@ def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, feed: Feed) -> Run:
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)
     trainer = make_trainer(gradients, optimizer, config.optimizer, loss, schedule, mesh, params)
-    return Run(start, mesh, feed, trainer.init(params), trainer, keys[1])
+    return Run(start, mesh, batch_source, trainer.init(params), trainer, keys[1])
 
 
 def with_mask(config: RetroMAEConfig, start: Pretrained) -> RetroMAEConfig:

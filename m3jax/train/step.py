@@ -42,7 +42,7 @@ class TrainState(NamedTuple):
 
 
 # (trained, join, batch, step, key) -> ((loss, metrics), gradients of trained)
-LossFunction = Callable[
+GradFunction = Callable[
     [Params, Callable[[Params], Params], Any, Int[Array, ""], jax.Array], Gradients
 ]
 
@@ -59,7 +59,7 @@ class Trainer(NamedTuple):
 
 def m3_gradients(
     model: M3Config, loss: LossConfig, step: StepConfig, compute: ComputeConfig, mesh: Mesh | None
-) -> LossFunction:
+) -> GradFunction:
     """Loss and gradients of the three heads, in the way `step.split` names."""
     setting = Setting(model, loss, step, compute, mesh)
     dropout = model.encoder.dropout > 0
@@ -72,7 +72,7 @@ def m3_gradients(
 
 def retromae_gradients(
     model: M3Config, config: RetroMAEConfig, compute: ComputeConfig, mesh: Mesh | None = None
-) -> LossFunction:
+) -> GradFunction:
     """Loss and gradients of RetroMAE: masks and dropout from the step's key."""
 
     def gradients(trained, join, batch, step, key):
@@ -91,7 +91,7 @@ def retromae_gradients(
 
 
 def make_trainer(
-    gradients: LossFunction,
+    gradients: GradFunction,
     optimizer: optax.GradientTransformation,
     config: OptimizerConfig,
     loss: LossConfig | None,
@@ -155,7 +155,7 @@ def _start(
 
 
 def _compute(
-    gradients: LossFunction,
+    gradients: GradFunction,
     config: OptimizerConfig,
     loss: LossConfig | None,
     state: TrainState,

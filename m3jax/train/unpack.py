@@ -22,8 +22,8 @@ def unpack(
 ) -> tuple[Encoding, Encoding]:
     """The encodings of the queries and of the passages of a packed batch, as if padded.
 
-    With a `mesh`, a text's tokens must lie in rows of the device that holds its place: `Feed`
-    packs so, and nothing travels.
+    With a `mesh`, a text's tokens must be in rows of the device that holds the text: `BatchSource`
+    packs them so, and no communication is needed.
     """
     packed = batch.packed
     assert packed is not None

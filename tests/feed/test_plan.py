@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 from support.examples_in_memory import in_memory, make_examples
 
 from m3jax.config import DataConfig
-from m3jax.feed.plan import plan_epoch, traits
-from m3jax.feed.sampling import mix, pick, shuffled_thirds, uniform
-from m3jax.text.packing import Rows, fill_rows, place_texts
+from m3jax.feed.plan import example_stats, plan_epoch
+from m3jax.feed.sampling import hash64, pick_passages, shuffled_thirds, uniform
+from m3jax.text.packing import PackShape, fill_rows, place_texts
 
 CONFIG = DataConfig(
-    group_size=1, edges=(8, 16, 64), batch_sizes=(8, 4, 2), query_length=64, passage_length=64
+    group_size=1,
+    length_boundaries=(8, 16, 64),
+    batch_sizes=(8, 4, 2),
+    query_length=64,
+    passage_length=64,
 )
 
 
@@ -45,46 +49,46 @@ def test_every_example_stands_once_in_a_batch_of_its_own_kind(rows, epoch, seed,
     lengths, sources = zip(*rows, strict=True)
     sizes = sizes_of(list(lengths), list(sources))
     config = dataclasses.replace(CONFIG, seed=seed, drop_below=drop_below)
-    plan = plan_epoch(traits(sizes, config), config, epoch)
+    plan = plan_epoch(example_stats(sizes, config), config, epoch)
     assert len(plan.order) + plan.dropped == len(rows)
     assert len(set(plan.order.tolist())) == len(plan.order)
     assert plan.dropped <= (drop_below - 1) * len(set(sources))
     for i, group in enumerate(plan.groups):
-        (batch,) = plan.pieces(i)
+        (batch,) = plan.batch(i)
         size = config.batch_sizes[group]
         assert min(drop_below, size) <= len(batch) <= size
         assert len(set(sizes.source_ids[batch].tolist())) == 1
         kept = np.minimum(np.array(lengths)[batch], config.passage_length)
-        assert kept.max() <= config.edges[group]
+        assert kept.max() <= config.length_boundaries[group]
 
 
 def test_groups_are_mostly_of_one_length_range():
     rng = np.random.default_rng(0)
     lengths = rng.integers(3, 65, 1000).tolist()
-    plan = plan_epoch(traits(sizes_of(lengths), CONFIG), CONFIG, 0)
+    plan = plan_epoch(example_stats(sizes_of(lengths), CONFIG), CONFIG, 0)
     for i, group in enumerate(plan.groups):
-        low = (0, *CONFIG.edges)[group]
-        shorter = sum(lengths[e] <= low for e in plan.pieces(i)[0])
+        low = (0, *CONFIG.length_boundaries)[group]
+        shorter = sum(lengths[e] <= low for e in plan.batch(i)[0])
         # Only what a shorter group left over, once a group.
         assert shorter == 0 or shorter < CONFIG.batch_sizes[max(group - 1, 0)]
 
 
 def test_epochs_differ_and_repeat_by_seed():
-    of = traits(sizes_of(list(range(3, 60)) * 4), CONFIG)
-    first, again, second = (plan_epoch(of, CONFIG, e) for e in (0, 0, 1))
+    stats = example_stats(sizes_of(list(range(3, 60)) * 4), CONFIG)
+    first, again, second = (plan_epoch(stats, CONFIG, e) for e in (0, 0, 1))
     assert np.array_equal(first.order, again.order)
     assert not np.array_equal(first.order, second.order)
-    other = plan_epoch(of, dataclasses.replace(CONFIG, seed=1), 0)
+    other = plan_epoch(stats, dataclasses.replace(CONFIG, seed=1), 0)
     assert not np.array_equal(first.order, other.order)
 
 
 def test_a_power_below_one_draws_small_sources_more_often_and_loses_none():
     sources = [0] * 900 + [1] * 100
     config = dataclasses.replace(CONFIG, source_power=0.5, drop_below=1)
-    of = traits(sizes_of([10] * 1000, sources), config)
+    stats = example_stats(sizes_of([10] * 1000, sources), config)
     seen = np.zeros(1000, int)
     for epoch in range(4):
-        order = plan_epoch(of, config, epoch).order
+        order = plan_epoch(stats, config, epoch).order
         assert (order >= 900).sum() == 250  # sqrt(100) / (sqrt(900) + sqrt(100)) of 1,000
         np.add.at(seen, order, 1)
     # 3,000 draws of 900 and 1,000 of 100: as evenly as whole numbers allow.
@@ -92,28 +96,28 @@ def test_a_power_below_one_draws_small_sources_more_often_and_loses_none():
 
 
 def test_mixed_sources_share_batches_only_when_asked():
-    of = sizes_of([10] * 40, [0, 1] * 20)
+    sizes = sizes_of([10] * 40, [0, 1] * 20)
     config = dataclasses.replace(CONFIG, one_source=False)
-    plan = plan_epoch(traits(of, config), config, 0)
-    assert any(len(set(of.source_ids[plan.pieces(i)[0]])) == 2 for i in range(len(plan.groups)))
+    plan = plan_epoch(example_stats(sizes, config), config, 0)
+    assert any(len(set(sizes.source_ids[plan.batch(i)[0]])) == 2 for i in range(len(plan.groups)))
 
 
 def test_picks_are_spread_and_without_repetition():
     for index in range(50):
-        positive, negatives = pick(7, 0, index, 3, 10, 8)
+        positive, negatives = pick_passages(7, 0, index, 3, 10, 8)
         assert 0 <= positive < 3 and len(set(negatives)) == 7 and max(negatives) < 10
-    _, few = pick(7, 0, 1, 1, 3, 8)
+    _, few = pick_passages(7, 0, 1, 1, 3, 8)
     assert sorted(few) == [0, 0, 0, 1, 1, 2, 2] or sorted(set(few)) == [0, 1, 2]
-    firsts = np.array([pick(0, 0, i, 4, 9, 2) for i in range(2000)], object)
+    firsts = np.array([pick_passages(0, 0, i, 4, 9, 2) for i in range(2000)], object)
     assert np.bincount(firsts[:, 0].astype(int)).min() > 400
     assert np.bincount([n[0] for n in firsts[:, 1]]).min() > 150
-    assert {pick(0, epoch, 5, 4, 9, 2)[0] for epoch in range(40)} == {0, 1, 2, 3}
+    assert {pick_passages(0, epoch, 5, 4, 9, 2)[0] for epoch in range(40)} == {0, 1, 2, 3}
 
 
 def test_hashes_are_uniform_and_depend_on_every_number():
     values = uniform(1, 2, np.arange(10_000))
     assert abs(values.mean() - 0.5) < 0.01 and abs(np.quantile(values, 0.1) - 0.1) < 0.01
-    assert len({int(mix(*key)) for key in [(1, 2), (2, 1), (1, 2, 0), (1,), (0, 1, 2)]}) == 5
+    assert len({int(hash64(*key)) for key in [(1, 2), (2, 1), (1, 2, 0), (1,), (0, 1, 2)]}) == 5
 
 
 def test_thirds_are_shuffled_at_the_ratio_and_lose_nothing():
@@ -132,7 +136,7 @@ def test_thirds_are_shuffled_at_the_ratio_and_lose_nothing():
     st.integers(4, 12),
 )
 def test_packed_pieces_hold_every_example_once_and_fit(examples, rows, most):
-    shape = Rows(rows, 20, 6, most)
+    shape = PackShape(rows, 20, 6, most)
     pools = [deque(range(0, len(examples), 2)), deque(range(1, len(examples), 2))]
     pieces = []
     while any(pools):
@@ -154,13 +158,13 @@ def test_packed_pieces_hold_every_example_once_and_fit(examples, rows, most):
 
 def test_an_example_too_big_for_the_rows_is_named():
     with pytest.raises(ValueError, match="does not fit 2 rows of 20"):
-        fill_rows([deque([0, 1])], lambda i: [19, 19, 19], Rows(2, 20, 6, 4))
+        fill_rows([deque([0, 1])], lambda i: [19, 19, 19], PackShape(2, 20, 6, 4))
 
 
 def test_config_says_what_is_wrong():
-    with pytest.raises(ValueError, match="as many"):
-        DataConfig(edges=(10, 20), batch_sizes=(1,))
-    with pytest.raises(ValueError, match="must rise"):
-        DataConfig(edges=(20, 10), batch_sizes=(1, 1))
+    with pytest.raises(ValueError, match="the same length"):
+        DataConfig(length_boundaries=(10, 20), batch_sizes=(1,))
+    with pytest.raises(ValueError, match="must increase"):
+        DataConfig(length_boundaries=(20, 10), batch_sizes=(1, 1))
     with pytest.raises(ValueError, match="source_power"):
         DataConfig(source_power=2.0)

@@ -14,20 +14,20 @@ from support.examples_in_memory import Example, in_memory, make_examples
 from m3jax import pretrained, sharding
 from m3jax.config import DataConfig, LossConfig
 from m3jax.feed.layout import text_key
-from m3jax.feed.source import Feed, Part
+from m3jax.feed.source import BatchSource, Shard
 from m3jax.train.objectives import objective
-from m3jax.train.prefetch import host_batches, on_devices, part_of
+from m3jax.train.prefetch import host_batches, place, process_shard
 from m3jax.types import TextBatch, TrainBatch
 
 CONFIG = DataConfig(
     group_size=3,
-    edges=(16, 32, 64),
+    length_boundaries=(16, 32, 64),
     batch_sizes=(16, 8, 8),
     query_length=64,
     passage_length=64,
     row_width=64,
 )
-LAYOUTS = ("bucket", "group", "packed")
+BATCHING = ("padded", "padded_to_group", "packed")
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,13 @@ def model(tiny_dir):
     return pretrained.load(tiny_dir, mesh=sharding.make_mesh(devices=jax.devices()[:1]))
 
 
-def make_feed(model, count=40, negatives=4, part=None, config=CONFIG, scored=False, **more):
+def make_source(model, count=40, negatives=4, shard=None, config=CONFIG, scored=False, **more):
     made = make_examples(count, negatives, scored=scored)
-    return Feed(
+    return BatchSource(
         in_memory(made, model.tokenizer),
         model.tokenizer,
         dataclasses.replace(config, **more),
-        part or Part(),
+        shard or Shard(),
     )
 
 
@@ -56,39 +56,40 @@ def glued(batches):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_one_two_and_four_processes_see_the_same_batches(model, layout):
-    whole = make_feed(model, part=Part(0, 1, 8), layout=layout)
+@pytest.mark.parametrize("batching", BATCHING)
+def test_one_two_and_four_processes_see_the_same_batches(model, batching):
+    whole = make_source(model, shard=Shard(0, 1, 8), batching=batching)
     for processes in (2, 4):
-        parts = [
-            make_feed(model, part=Part(i, processes, 8), layout=layout) for i in range(processes)
+        shards = [
+            make_source(model, shard=Shard(i, processes, 8), batching=batching)
+            for i in range(processes)
         ]
         for step in range(7):
-            assert equal(whole.batch(step), glued([part.batch(step) for part in parts]))
+            assert equal(whole.batch(step), glued([shard.batch(step) for shard in shards]))
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.integers(0, 1000), st.integers(0, 20), st.sampled_from(LAYOUTS), st.integers(0, 1))
-def test_a_new_feed_goes_on_where_another_stopped(model, seed, stop, layout, process):
-    options = {"count": 30, "seed": seed, "layout": layout, "part": Part(process, 2, 2)}
-    unstopped = make_feed(model, **options)
+@given(st.integers(0, 1000), st.integers(0, 20), st.sampled_from(BATCHING), st.integers(0, 1))
+def test_a_new_feed_goes_on_where_another_stopped(model, seed, stop, batching, process):
+    options = {"count": 30, "seed": seed, "batching": batching, "shard": Shard(process, 2, 2)}
+    unstopped = make_source(model, **options)
     batches = [unstopped.batch(step) for step in range(stop + 3)]
-    resumed = pickle.loads(pickle.dumps(make_feed(model, **options)))
+    resumed = pickle.loads(pickle.dumps(make_source(model, **options)))
     for step in range(stop, stop + 3):
         assert equal(batches[step], resumed.batch(step))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_epoch_holds_every_example_with_its_own_passages(model, layout):
-    feed = make_feed(model, count=43, layout=layout, drop_below=1)
+@pytest.mark.parametrize("batching", BATCHING)
+def test_an_epoch_holds_every_example_with_its_own_passages(model, batching):
+    source = make_source(model, count=43, batching=batching, drop_below=1)
     seen = []
-    for step in range(len(feed.plan(0).groups)):
-        batch = feed.batch(step)
+    for step in range(len(source.plan(0).groups)):
+        batch = source.batch(step)
         assert isinstance(batch, TrainBatch)
         real = np.asarray(batch.targets.is_real)
-        spec = feed.spec(step)
-        assert batch.queries.token_ids.shape == (spec.queries, spec.query_width)
-        assert batch.passages.token_ids.shape == (spec.queries * 3, spec.passage_width)
+        shape = source.shape(step)
+        assert batch.queries.token_ids.shape == (shape.queries, shape.query_width)
+        assert batch.passages.token_ids.shape == (shape.queries * 3, shape.passage_width)
         asked = [text_of(model, row) for row in batch.queries.token_ids[real]]
         told = [text_of(model, row) for row in batch.passages.token_ids]
         for query, group in zip(asked, np.array(told, object).reshape(-1, 3)[real], strict=True):
@@ -119,8 +120,8 @@ def test_packed_rows_give_the_loss_and_gradients_of_padded_ones(model, sizes):
     shards = 8 if sizes else 1
     config = LossConfig(self_distill_start=0)
     mesh = sharding.make_mesh(*sizes) if sizes else None
-    feed = make_feed(model, part=Part(0, 1, shards), layout="packed")
-    packed = feed.batch(0)
+    source = make_source(model, shard=Shard(0, 1, shards), batching="packed")
+    packed = source.batch(0)
     assert isinstance(packed, TrainBatch) and packed.packed is not None
     padded = packed._replace(packed=None)
 
@@ -144,8 +145,13 @@ def test_fillings_change_neither_loss_nor_gradients(model, scored):
     """A batch of 5 in a shape of 8 is a batch of 5."""
     config = LossConfig(self_distill_start=0, flops=0.1, l1=0.1, symmetric=not scored)
     full, filled = (
-        make_feed(
-            model, count=5, scored=scored, edges=(64,), batch_sizes=(size,), layout="group"
+        make_source(
+            model,
+            count=5,
+            scored=scored,
+            length_boundaries=(64,),
+            batch_sizes=(size,),
+            batching="padded_to_group",
         ).batch(0)
         for size in (5, 8)
     )
@@ -170,30 +176,33 @@ def test_fillings_change_neither_loss_nor_gradients(model, scored):
 
 
 def test_teacher_scores_go_with_their_passages(model):
-    feed = make_feed(model, count=16, scored=True, layout="bucket")
-    batch = feed.batch(0)
+    source = make_source(model, count=16, scored=True, batching="padded")
+    batch = source.batch(0)
     assert isinstance(batch, TrainBatch) and batch.targets.teacher_scores is not None
-    epoch, number = feed.locate(0)
-    for row, index in enumerate(map(int, feed.plan(epoch).pieces(number)[0])):
-        example = feed.examples[index]
+    epoch, number = source.locate(0)
+    for row, index in enumerate(map(int, source.plan(epoch).batch(number)[0])):
+        example = source.examples[index]
         both = (*example.positive_scores, *example.negative_scores)
-        want = [both[i] for i in feed.places(index, epoch)]
+        want = [both[i] for i in source.selected(index, epoch)]
         np.testing.assert_allclose(batch.targets.teacher_scores[row], want, rtol=1e-6)
 
 
 def test_scores_of_some_passages_only_are_not_taken(model):
-    examples = [dataclasses.replace(e, negative_scores=None)
-                for e in make_examples(16, 4, scored=True)]  # fmt: skip
+    examples = [
+        dataclasses.replace(e, negative_scores=None) for e in make_examples(16, 4, scored=True)
+    ]
     found = dataclasses.replace(in_memory(examples, model.tokenizer), flags=np.ones(16, np.uint8))
-    batch = Feed(found, model.tokenizer, dataclasses.replace(CONFIG, layout="bucket")).batch(0)
+    batch = BatchSource(
+        found, model.tokenizer, dataclasses.replace(CONFIG, batching="padded")
+    ).batch(0)
     assert isinstance(batch, TrainBatch) and batch.targets.teacher_scores is None
 
 
-@pytest.mark.parametrize("layout", ["packed", "bucket"])
-def test_threads_see_the_batches_of_one(model, layout):
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_threads_see_the_batches_of_one(model, batching):
     """Epochs differ in their number of batches, and several readers ask for plans at once."""
-    more = {"layout": layout, "source_power": 0.5}
-    alone, shared = make_feed(model, **more), make_feed(model, **more)
+    more = {"batching": batching, "source_power": 0.5}
+    alone, shared = make_source(model, **more), make_source(model, **more)
     want = [alone.locate(step) for step in range(60)]
     with ThreadPoolExecutor(8) as readers:
         assert list(readers.map(shared.locate, range(60))) == want
@@ -203,36 +212,37 @@ def test_threads_see_the_batches_of_one(model, layout):
 def test_packed_texts_fill_the_rows_that_they_need(model):
     """Rows are as wide as a text may be, and no more of them than the batch size fills."""
     texts = [Example(f"{e.query} {e.positives[0]}", ()) for e in make_examples(64)]
-    config = DataConfig(layout="packed", edges=(64,), batch_sizes=(16,), query_length=64,
-                        row_width=64)  # fmt: skip
-    feed = Feed(in_memory(texts, model.tokenizer), model.tokenizer, config, Part(0, 1, 8))
-    shape = feed.rows[0]
-    tokens = np.minimum(feed.examples.lengths, 64).mean()
-    assert (shape.rows, shape.width) == (max(1, round(2 * tokens / 64)), 64)
+    config = DataConfig(
+        batching="packed", length_boundaries=(64,), batch_sizes=(16,), query_length=64, row_width=64
+    )
+    source = BatchSource(in_memory(texts, model.tokenizer), model.tokenizer, config, Shard(0, 1, 8))
+    shape = source.pack_shapes[0]
+    tokens = np.minimum(source.examples.lengths, 64).mean()
+    assert (shape.num_rows, shape.width) == (max(1, round(2 * tokens / 64)), 64)
 
 
 def test_a_source_without_in_batch_negatives(model):
-    batch = make_feed(model, no_in_batch=("one",)).batch(0)
+    batch = make_source(model, no_in_batch=("one",)).batch(0)
     assert isinstance(batch, TrainBatch)
     assert not batch.targets.in_batch[batch.targets.is_real].any()
 
 
 def test_plain_texts_have_no_passages(model):
     texts = [Example(e.query + " " + e.positives[0], ()) for e in make_examples(64)]
-    for layout in LAYOUTS:
-        config = dataclasses.replace(CONFIG, layout=layout, batch_sizes=(32, 16, 16))
-        feed = Feed(in_memory(texts, model.tokenizer), model.tokenizer, config)
-        batch = feed.batch(0)
+    for batching in BATCHING:
+        config = dataclasses.replace(CONFIG, batching=batching, batch_sizes=(32, 16, 16))
+        source = BatchSource(in_memory(texts, model.tokenizer), model.tokenizer, config)
+        batch = source.batch(0)
         assert isinstance(batch, TextBatch)
-        steps = range(len(feed.plan(0).groups))
-        total = sum(int(feed.batch(step).lengths.sum()) for step in steps)  # pyright: ignore
-        assert total == sum(min(n, 64) for n in feed.examples.lengths)
+        steps = range(len(source.plan(0).groups))
+        total = sum(int(source.batch(step).lengths.sum()) for step in steps)  # pyright: ignore
+        assert total == sum(min(n, 64) for n in source.examples.lengths)
 
 
 def test_long_texts_are_cut_and_keep_their_end(model):
     long = Example("short", (" ".join(["word"] * 300),))
-    feed = Feed(in_memory([long] * 8, model.tokenizer), model.tokenizer, CONFIG)
-    batch = feed.batch(0)
+    source = BatchSource(in_memory([long] * 8, model.tokenizer), model.tokenizer, CONFIG)
+    batch = source.batch(0)
     assert isinstance(batch, TrainBatch)
     assert batch.passages.token_ids.shape[1] == 64
     assert (batch.passages.token_ids[0, 63], batch.passages.lengths[0, 0]) == (2, 64)
@@ -245,33 +255,33 @@ def test_equal_texts_share_a_key():
 
 
 def test_batch_sizes_must_divide_by_the_devices(model):
-    with pytest.raises(ValueError, match="does not divide by the 3 devices"):
-        make_feed(model, part=Part(0, 1, 3))
-    with pytest.raises(ValueError, match="no example"):
-        Feed(in_memory([], model.tokenizer), model.tokenizer, CONFIG)
+    with pytest.raises(ValueError, match="not divisible by the 3 devices"):
+        make_source(model, shard=Shard(0, 1, 3))
+    with pytest.raises(ValueError, match="no examples"):
+        BatchSource(in_memory([], model.tokenizer), model.tokenizer, CONFIG)
 
 
 def test_few_shapes(model):
-    feed = make_feed(model, count=400)
-    specs = {feed.spec(step) for step in range(len(feed.plan(0).groups))}
-    assert len(specs) <= 3 * 4
-    grouped = make_feed(model, count=400, layout="group")
-    assert len({grouped.spec(step) for step in range(len(grouped.plan(0).groups))}) <= 3
+    source = make_source(model, count=400)
+    shapes = {source.shape(step) for step in range(len(source.plan(0).groups))}
+    assert len(shapes) <= 3 * 4
+    grouped = make_source(model, count=400, batching="padded_to_group")
+    assert len({grouped.shape(step) for step in range(len(grouped.plan(0).groups))}) <= 3
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_in_order_from_any_step_on(model, workers):
-    feed = make_feed(model, count=30)
-    want = [feed.batch(step) for step in range(2, 6)]
-    got = list(host_batches(feed, 2, 6, workers=workers))
+    source = make_source(model, count=30)
+    want = [source.batch(step) for step in range(2, 6)]
+    got = list(host_batches(source, 2, 6, workers=workers))
     assert len(got) == 4 and all(map(equal, want, got))
 
 
 def test_rows_are_split_over_the_mesh(model):
     mesh = sharding.make_mesh(2, 2, 2)
-    feed = make_feed(model, part=part_of(mesh))
-    host = list(host_batches(feed, 0, 3))
-    for want, batch in zip(host, on_devices(iter(host), mesh), strict=True):
+    source = make_source(model, shard=process_shard(mesh))
+    host = list(host_batches(source, 0, 3))
+    for want, batch in zip(host, [place(each, mesh) for each in host], strict=True):
         assert equal(want, jax.tree.map(np.asarray, batch))
         ids = batch.queries.token_ids
         assert {s.data.shape[0] for s in ids.addressable_shards} == {ids.shape[0] // 4}

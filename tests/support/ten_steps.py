@@ -14,7 +14,7 @@ from m3jax.config import (
     OptimizerConfig,
     StepConfig,
 )
-from m3jax.feed.source import Feed
+from m3jax.feed.source import BatchSource
 from m3jax.train.optimizer import make_optimizer, make_schedule
 from m3jax.train.prefetch import place
 from m3jax.train.step import m3_gradients, make_trainer
@@ -25,15 +25,21 @@ OPTIMIZER = OptimizerConfig(
     learning_rate=2e-4, warmup_steps=3, weight_decay=0.1, clip_norm=1.0, sparse_rate=3.0
 )
 LOSS = LossConfig(self_distill_start=START, mask_duplicates=False, padding_competes=True)
-DATA = DataConfig(group_size=GROUP, query_length=32, passage_length=48, edges=(48,),
-                  batch_sizes=(6,), layout="group")  # fmt: skip
+DATA = DataConfig(
+    group_size=GROUP,
+    query_length=32,
+    passage_length=48,
+    length_boundaries=(48,),
+    batch_sizes=(6,),
+    batching="padded_to_group",
+)
 
 
 def make_batches(model) -> list[TrainBatch]:
     """Two epochs of thirty examples, so that texts come again."""
     examples = in_memory(make_examples(30, negatives=6), model.tokenizer)
-    feed = Feed(examples, model.tokenizer, DATA)
-    made = [feed.batch(step) for step in range(STEPS)]
+    source = BatchSource(examples, model.tokenizer, DATA)
+    made = [source.batch(step) for step in range(STEPS)]
     assert all(isinstance(b, TrainBatch) and b.targets.is_real.all() for b in made)  # pyright: ignore
     return made  # pyright: ignore[reportReturnType]
 

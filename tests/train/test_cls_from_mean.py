@@ -38,9 +38,16 @@ def test_cls_learns_the_centred_mean_and_what_is_frozen_stays(tmp_path):
 
     losses = []
     after = cls_from_mean(
-        model.params, model.config, model.tokenizer, texts, freeze_layers=1, width=32, rows=4,
-        learning_rate=3e-3, tell=lambda step, steps, loss: losses.append((step, steps, loss)),
-    )  # fmt: skip
+        model.params,
+        model.config,
+        model.tokenizer,
+        texts,
+        freeze_layers=1,
+        width=32,
+        rows=4,
+        learning_rate=3e-3,
+        tell=lambda step, steps, loss: losses.append((step, steps, loss)),
+    )
     assert agreement(after) > agreement(model.params) + 0.2
     assert [step for step, _, _ in losses] == list(range(1, losses[0][1] + 1))
     assert losses[-1][2] < losses[0][2] - 0.2

@@ -16,7 +16,11 @@ from m3jax.train.gradcache import parts_of
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 DATA = DataConfig(
-    group_size=2, query_length=16, passage_length=64, edges=(32, 64), batch_sizes=(512, 512)
+    group_size=2,
+    query_length=16,
+    passage_length=64,
+    length_boundaries=(32, 64),
+    batch_sizes=(512, 512),
 )
 DENSE = LossConfig(heads=("dense",), self_distill=False)
 PLAIN = TrainConfig(data=DATA, loss=DENSE)
@@ -60,7 +64,7 @@ def test_the_largest_batches_that_fit_are_found_in_few_tries(planned, model, mes
     made = len(planned)
     assert made <= 2 * (2 + fit_memory.TRIES) and len(lines) == 2
     for group, (batch, size) in enumerate(zip(fitted.data.batch_sizes, sizes, strict=True)):
-        widths = 16, DATA.edges[group]
+        widths = 16, DATA.length_boundaries[group]
 
         def taken(batch, widths=widths):
             return fit_memory.step_memory(PLAIN, model, mesh, batch, widths).total
@@ -94,9 +98,9 @@ def test_devices_share_a_batch(planned, model):
 
 
 def test_too_little_memory_and_packed_rows_are_told(planned, model, mesh):
-    with pytest.raises(ValueError, match="data.edges 32: the smallest batch takes"):
+    with pytest.raises(ValueError, match="data.length_boundaries 32: the smallest batch takes"):
         fit_memory.fit(PLAIN, model, mesh, 1000.0)
-    packed = dataclasses.replace(PLAIN, data=dataclasses.replace(DATA, layout="packed"))
+    packed = dataclasses.replace(PLAIN, data=dataclasses.replace(DATA, batching="packed"))
     with pytest.raises(ValueError, match="padded rows"):
         fit_memory.fit(packed, model, mesh, 1e9)
 
@@ -132,14 +136,24 @@ def test_a_run_goes_on_with_the_sizes_it_found(planned, tiny_dir, tmp_path, monk
     (tmp_path / "mine.py").write_text(
         "from m3jax.config import *\n"
         "def config():\n"
-        "    data = DataConfig(group_size=2, query_length=16, passage_length=64, edges=(64,),"
-        " batch_sizes=(512,), layout='group')\n"
+        "    data = DataConfig(group_size=2, query_length=16, passage_length=64,"
+        " length_boundaries=(64,), batch_sizes=(512,), batching='padded_to_group')\n"
         "    return TrainConfig(steps=1, data=data,"
         " loss=LossConfig(heads=('dense',), self_distill=False))\n"
     )
-    arguments = ["train", "--config", str(tmp_path / "mine.py"), "--model", str(tiny_dir), "--data",
-                 str(tmp_path / "pairs.jsonl"), "--workdir", str(tmp_path / "run"),
-                 "--fit-memory", "1MB"]  # fmt: skip
+    arguments = [
+        "train",
+        "--config",
+        str(tmp_path / "mine.py"),
+        "--model",
+        str(tiny_dir),
+        "--data",
+        str(tmp_path / "pairs.jsonl"),
+        "--workdir",
+        str(tmp_path / "run"),
+        "--fit-memory",
+        "1MB",
+    ]
     assert main(arguments) == 0
     assert 'the same without a search: --set "data.batch_sizes=(' in capsys.readouterr().out
     kept = json.loads((tmp_path / "run" / "sizes.json").read_text())

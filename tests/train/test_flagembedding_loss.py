@@ -67,8 +67,10 @@ def in_flagembedding(code, directory, content, tmp_path):
     (tmp_path / "batch").write_bytes(pickle.dumps(content))
     out = subprocess.run(
         [flag_python(), "-c", code, directory, tmp_path / "batch", tmp_path / "out"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert out.returncode == 0, out.stderr[-3000:]
     return pickle.loads((tmp_path / "out").read_bytes())
 
@@ -88,9 +90,12 @@ def test_loss_and_gradients_equal_the_reference(tiny_dir, tmp_path, group, kind,
     batch = make_batch(model, 4, group, teacher, in_batch)
     given = batch.targets.teacher_scores
     content = {
-        "q": features(batch.queries), "p": features(batch.passages), "kind": kind,
-        "in_batch": in_batch, "teacher": None if given is None else given.reshape(-1).tolist(),
-    }  # fmt: skip
+        "q": features(batch.queries),
+        "p": features(batch.passages),
+        "kind": kind,
+        "in_batch": in_batch,
+        "teacher": None if given is None else given.reshape(-1).tolist(),
+    }
     want, want_grads = in_flagembedding(CODE, directory, content, tmp_path)
     config = dataclasses.replace(FINETUNE, teacher_loss=kind)
     (loss, _), grads = value_and_grad(model, batch, config)
@@ -147,10 +152,12 @@ def test_ten_steps_equal_the_reference(tiny_dir, tmp_path):
     content = {
         "batches": [{"q": features(b.queries), "p": features(b.passages)} for b in batches],
         "factors": [float(np.asarray(schedule(n))) for n in range(ten_steps.STEPS + 1)],
-        "start": ten_steps.START, "rate": ten_steps.OPTIMIZER.learning_rate,
-        "sparse_rate": ten_steps.OPTIMIZER.sparse_rate, "clip": ten_steps.OPTIMIZER.clip_norm,
+        "start": ten_steps.START,
+        "rate": ten_steps.OPTIMIZER.learning_rate,
+        "sparse_rate": ten_steps.OPTIMIZER.sparse_rate,
+        "clip": ten_steps.OPTIMIZER.clip_norm,
         "decay": ten_steps.OPTIMIZER.weight_decay,
-    }  # fmt: skip
+    }
     want = in_flagembedding(LOOP, directory, content, tmp_path)
     with jax.numpy_dtype_promotion("standard"):
         ours = ten_steps.our_losses(model, batches, "none")

@@ -59,12 +59,16 @@ def config(tiny_dir, files):
         save_every=2,
         log_every=1,
         data=DataConfig(
-            group_size=2, query_length=16, passage_length=32, edges=(32,), batch_sizes=(8,),
-            layout="group",
+            group_size=2,
+            query_length=16,
+            passage_length=32,
+            length_boundaries=(32,),
+            batch_sizes=(8,),
+            batching="padded_to_group",
         ),
         loss=LossConfig(self_distill_start=3),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_ratio=0.2),
-    )  # fmt: skip
+    )
 
 
 def run(config, workdir, evaluate=None):
@@ -156,9 +160,12 @@ def test_sigterm_saves_and_the_same_command_goes_on(config, unbroken, tmp_path):
 
 @pytest.mark.parametrize(
     "sizes",
-    [(2, 2, 2), pytest.param((8, 1, 1), marks=pytest.mark.slow),
-     pytest.param((2, 4, 1), marks=pytest.mark.slow)],
-)  # fmt: skip
+    [
+        (2, 2, 2),
+        pytest.param((8, 1, 1), marks=pytest.mark.slow),
+        pytest.param((2, 4, 1), marks=pytest.mark.slow),
+    ],
+)
 def test_meshes_give_the_losses_of_one_device(config, unbroken, tmp_path, sizes):
     data, fsdp, tensor = sizes
     mesh = MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
@@ -222,9 +229,13 @@ def test_accumulation_keeps_its_own_negatives(config, tmp_path):
     no_dropout = dataclasses.replace(whole.config, encoder=encoder)
     pretrained.save(tmp_path / "model", dataclasses.replace(whole, config=no_dropout))
     still = dataclasses.replace(
-        config, model=str(tmp_path / "model"), steps=4, save_every=0,
-        optimizer=OptimizerConfig(learning_rate=0.0), loss=LossConfig(self_distill_start=0),
-    )  # fmt: skip
+        config,
+        model=str(tmp_path / "model"),
+        steps=4,
+        save_every=0,
+        optimizer=OptimizerConfig(learning_rate=0.0),
+        loss=LossConfig(self_distill_start=0),
+    )
     run(still, tmp_path / "one")
     both = dataclasses.replace(still, steps=2, step=StepConfig(accumulate=2))
     run(both, tmp_path / "two")
@@ -263,8 +274,9 @@ def test_data_that_has_changed_is_read_again(config, files, tmp_path):
 def test_queries_without_any_negative_are_told(config, files, tmp_path):
     rows = [json.loads(line) for line in (files / "pairs.jsonl").read_text().splitlines()][:20]
     for name, off in (("some", 5), ("all", 20)):
-        alone = [{"query": r["query"], "pos": r["pos"], "in_batch": i >= off}
-                 for i, r in enumerate(rows)]  # fmt: skip
+        alone = [
+            {"query": r["query"], "pos": r["pos"], "in_batch": i >= off} for i, r in enumerate(rows)
+        ]
         path = tmp_path / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in alone))
         given = dataclasses.replace(config, train_data=(str(path),))
@@ -296,13 +308,22 @@ def test_the_command(config, files, tmp_path, tiny_dir, capsys):
     config_file.write_text(
         "from m3jax.config import *\n"
         "def config():\n"
-        "    data = DataConfig(group_size=2, edges=(32,), query_length=16, passage_length=32,"
-        " batch_sizes=(8,))\n"
+        "    data = DataConfig(group_size=2, length_boundaries=(32,), query_length=16,"
+        " passage_length=32, batch_sizes=(8,))\n"
         "    step = StepConfig(split='cached', sub_tokens=64)\n"
         "    return TrainConfig(steps=2, data=data, step=step)\n"
     )
-    arguments = ["train", "--config", str(config_file), "--model", str(tiny_dir), "--data",
-                 str(files / "pairs.jsonl"), "--workdir", str(tmp_path / "run")]  # fmt: skip
+    arguments = [
+        "train",
+        "--config",
+        str(config_file),
+        "--model",
+        str(tiny_dir),
+        "--data",
+        str(files / "pairs.jsonl"),
+        "--workdir",
+        str(tmp_path / "run"),
+    ]
     assert main([*arguments, "--set", "loss.temperature=0.05"]) == 0
     assert "2 steps done" in capsys.readouterr().out
     kept = json.loads((tmp_path / "run" / "config.json").read_text())

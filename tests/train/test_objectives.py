@@ -36,9 +36,14 @@ def torch_loss(directory, batch: TrainBatch, group, kind, in_batch):
     encoder, heads = torch_model(directory)
     given = batch.targets.teacher_scores
     loss = torch_scores_loss(
-        encoder, heads, batch, group, kind=kind, in_batch=in_batch,
+        encoder,
+        heads,
+        batch,
+        group,
+        kind=kind,
+        in_batch=in_batch,
         teacher_scores=None if given is None else torch.tensor(given),
-    )  # fmt: skip
+    )
     loss.backward()
     named = dict(encoder.named_parameters())
     for stem, linear in heads.items():
@@ -260,9 +265,14 @@ def test_frozen_layers_cost_no_gradient_and_change_none(model, dropout):
         def loss(trained):
             key = jax.random.key(0) if dropout else None
             return objective(
-                join_params(trained, frozen), batch, noisy, FINETUNE, 0,
-                compute=compute, dropout_key=key,
-            )[0]  # fmt: skip
+                join_params(trained, frozen),
+                batch,
+                noisy,
+                FINETUNE,
+                0,
+                compute=compute,
+                dropout_key=key,
+            )[0]
 
         return jax.jit(jax.value_and_grad(loss))
 

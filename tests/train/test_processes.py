@@ -20,8 +20,8 @@ STEPS = 12
 CONFIG = """
 from m3jax.config import *
 def config():
-    data = DataConfig(group_size=2, query_length=16, passage_length=32, edges=(32,),
-                      batch_sizes=(8,), layout="group")
+    data = DataConfig(group_size=2, query_length=16, passage_length=32, length_boundaries=(32,),
+                      batch_sizes=(8,), batching="padded_to_group")
     return TrainConfig(steps=12, save_every=2, log_every=1, data=data,
                        loss=LossConfig(self_distill_start=3),
                        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_ratio=0.2))
@@ -33,18 +33,26 @@ def arguments(tmp_path_factory, tiny_dir) -> list[str]:
     folder = tmp_path_factory.mktemp("commands")
     write_examples(folder / "pairs.jsonl")
     (folder / "tiny.py").write_text(CONFIG)
-    return ["--config", str(folder / "tiny.py"), "--model", str(tiny_dir),
-            "--data", str(folder / "pairs.jsonl")]  # fmt: skip
+    return [
+        "--config",
+        str(folder / "tiny.py"),
+        "--model",
+        str(tiny_dir),
+        "--data",
+        str(folder / "pairs.jsonl"),
+    ]
 
 
 def start(arguments: list[str], workdir: Path, *more: str, devices: int = 1) -> subprocess.Popen:
     command = [sys.executable, "-m", "m3jax", "train", *arguments, "--workdir", str(workdir), *more]
-    settings = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices),
-                "XLA_FLAGS": ""}  # fmt: skip
+    settings = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": ""}
     return subprocess.Popen(
-        command, env=os.environ | settings, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        command,
+        env=os.environ | settings,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -65,10 +73,21 @@ def test_two_processes_of_four_devices_give_the_losses_of_one(arguments, unbroke
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     two = [
-        start(arguments, tmp_path / "run", "--coordinator", f"127.0.0.1:{port}", "--processes", "2",
-              "--process", str(i), "--set", "mesh.fsdp=4", devices=4)
+        start(
+            arguments,
+            tmp_path / "run",
+            "--coordinator",
+            f"127.0.0.1:{port}",
+            "--processes",
+            "2",
+            "--process",
+            str(i),
+            "--set",
+            "mesh.fsdp=4",
+            devices=4,
+        )
         for i in range(2)
-    ]  # fmt: skip
+    ]
     told = [finish(process) for process in two]
     assert "12 steps done" in told[0] and "12 steps done" not in told[1]
     assert len(unbroken) == STEPS

@@ -9,7 +9,7 @@ import pytest
 from m3jax.config import EncoderConfig
 from m3jax.text.batches import rows_of_tokens
 from m3jax.train.report import (
-    Report,
+    RunLog,
     draw_curves,
     keep_before,
     peak_flops,
@@ -20,13 +20,13 @@ from m3jax.train.report import (
 
 
 def test_steps_are_lines_and_a_resumed_run_replaces_those_it_repeats(tmp_path):
-    report = Report(tmp_path, steps=5, quiet=True)
+    report = RunLog(tmp_path, steps=5, quiet=True)
     for step in range(4):
         report.record(step, {"loss": 1.0 / (step + 1)})
     report.close()
     with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as stream:
         stream.write('{"step": 4, "lo')  # killed while it wrote
-    report = Report(tmp_path, steps=5, start=2, quiet=True)
+    report = RunLog(tmp_path, steps=5, start=2, quiet=True)
     report.record(2, {"loss": 9.0})
     report.close()
     assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [
@@ -39,7 +39,7 @@ def test_steps_are_lines_and_a_resumed_run_replaces_those_it_repeats(tmp_path):
 
 
 def test_other_processes_write_nothing(tmp_path):
-    report = Report(tmp_path, steps=5, quiet=True, keeps=False)
+    report = RunLog(tmp_path, steps=5, quiet=True, keeps=False)
     report.record(0, {"loss": 1.0})
     report.say("nothing")
     report.close()
@@ -49,7 +49,7 @@ def test_other_processes_write_nothing(tmp_path):
 def test_curves_are_a_picture(tmp_path):
     """And the backend stays, on which a notebook's own figures depend."""
     matplotlib.use("svg")
-    report = Report(tmp_path, steps=60, quiet=True)
+    report = RunLog(tmp_path, steps=60, quiet=True)
     for step in range(60):
         report.record(step, {"loss": 5 / (step + 1), "nce/dense": 1.0, "accuracy/dense": 0.5})
     report.close()
@@ -59,7 +59,7 @@ def test_curves_are_a_picture(tmp_path):
 
 
 def test_the_terminal_names_every_head(tmp_path, capsys):
-    report = Report(tmp_path, steps=10)
+    report = RunLog(tmp_path, steps=10)
     report.show(4, {"loss": 1.25, "nce/dense": 0.5, "nce/sparse": 2.0, "padding": 0.25})
     report.close()
     line = " ".join(capsys.readouterr().err.split())
@@ -76,7 +76,7 @@ def test_operations_and_tokens_by_hand():
 
 
 def test_lines_are_json(tmp_path):
-    report = Report(tmp_path, steps=1, quiet=True)
+    report = RunLog(tmp_path, steps=1, quiet=True)
     report.record(0, {"loss": np.float32(2.5)})
     report.close()
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 0, "loss": 2.5}

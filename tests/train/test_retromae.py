@@ -14,8 +14,9 @@ import transformers
 from support.tiny import TEXTS
 
 from m3jax import pretrained, sharding
-from m3jax.config import ComputeConfig, EncoderConfig, M3Config, RetroMAEConfig, override
+from m3jax.config import ComputeConfig, EncoderConfig, M3Config, RetroMAEConfig
 from m3jax.convert.names import ENCODER_ROWS, to_torch
+from m3jax.io.fields import override
 from m3jax.model.m3 import PLAIN, abstract_params, encode_batch
 from m3jax.model.retromae import abstract_retromae, cross_entropy, decode, init_retromae
 from m3jax.text.batches import rows_of_tokens
@@ -248,7 +249,7 @@ def test_short_and_odd_texts(model):
 
 def test_empty_texts_and_rows_cost_nothing(model):
     """Nothing to guess is a loss of 0 with gradients of 0, not NaN."""
-    batch, _ = rows_of_tokens([np.array([0, 2], np.int32)], [[0]], 8, pad_id=1, height=2)
+    batch, _ = rows_of_tokens([np.array([0, 2], np.int32)], [[0]], 8, pad_id=1, num_rows=2)
 
     def loss(params):
         return retromae_loss(params, batch, model.config, CONFIG, KEY)[0]

@@ -15,8 +15,10 @@ def test_the_sparse_head_warms_up_to_rank_and_nothing_else_moves(tmp_path):
     write_tiny_model(tmp_path / "plain", heads=False)
     model = pretrained.load(tmp_path / "plain")
     names = ["cat", "dog", "fox", "owl", "ant", "bee", "cow", "emu"]
-    pairs = [(f"the the {name}", f"{other} the sat {name} on the mat")
-             for name, other in zip(names, names[1:] + names[:1], strict=True)]  # fmt: skip
+    pairs = [
+        (f"the the {name}", f"{other} the sat {name} on the mat")
+        for name, other in zip(names, names[1:] + names[:1], strict=True)
+    ]
 
     def margin(params) -> float:
         embedder = M3Embedder(dataclasses.replace(model, params=params))

@@ -25,12 +25,16 @@ def torch_losses(directory, batches) -> list[float]:
     kept.append(heads["colbert_linear"].bias)
     rate, decay, tripled = OPTIMIZER.learning_rate, OPTIMIZER.weight_decay, OPTIMIZER.sparse_rate
     sparse = heads["sparse_linear"]
-    optimizer = torch.optim.AdamW([
-        {"params": decayed, "lr": rate, "weight_decay": decay},
-        {"params": kept, "lr": rate, "weight_decay": 0.0},
-        {"params": [sparse.weight], "lr": tripled * rate, "weight_decay": decay},
-        {"params": [sparse.bias], "lr": tripled * rate, "weight_decay": 0.0},
-    ], betas=(0.9, 0.999), eps=1e-8)  # fmt: skip
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "lr": rate, "weight_decay": decay},
+            {"params": kept, "lr": rate, "weight_decay": 0.0},
+            {"params": [sparse.weight], "lr": tripled * rate, "weight_decay": decay},
+            {"params": [sparse.bias], "lr": tripled * rate, "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.999),
+        eps=1e-8,
+    )
     warm, rest = OPTIMIZER.warmup_steps, STEPS - OPTIMIZER.warmup_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda n: n / warm if n < warm else 1 - (n - warm) / rest
