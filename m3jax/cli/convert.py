@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m3jax.cli.options import add_format, tell_fusion
+from m3jax.cli.options import add_flags, format_fusion
 
 if TYPE_CHECKING:
     from m3jax.pretrained import Pretrained
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_prune(prune: argparse.ArgumentParser) -> None:
     prune.add_argument("--texts", nargs="+", required=True, metavar="PATH", help="training files")
-    add_format(prune)
+    add_flags(prune, "--format")
     prune.add_argument("--min-count", type=int, default=1, help="occurrences that keep a piece")
     prune.add_argument("--size", type=int, help="of the vocabulary, at most")
     prune.add_argument("--power", type=float, default=1.0, metavar="P",
@@ -112,7 +112,7 @@ def _to_hf(options: argparse.Namespace) -> int:
 
     model = pretrained.load(options.src)
     pretrained.save_hugging_face(options.dst, model, options.dtype)
-    kept = tell_fusion(model.fusion)
+    kept = format_fusion(model.fusion)
     return _say(options.dst, kept and f"no place there for the weights of its hybrid: {kept}")
 
 
@@ -249,7 +249,7 @@ def _fusion_of(sources: list[str]) -> str:
     """What becomes of the weights of hybrids that merged models keep: the first one's stay."""
     from m3jax import pretrained
 
-    kept = [tell_fusion(pretrained.read_fusion(pretrained.resolve(name))) for name in sources]
+    kept = [format_fusion(pretrained.read_fusion(pretrained.resolve(name))) for name in sources]
     if not any(kept):
         return ""
     stays = f"those of {sources[0]} ({kept[0]})" if kept[0] else f"none, as {sources[0]} has none"

@@ -7,6 +7,8 @@ with NumPy arrays beside it. It appears when it is whole; training then tokenise
 import argparse
 import os
 
+from m3jax.cli.options import add_flags
+
 EXAMPLES = """\
 examples:
   m3jax data build --input train/ --output train-data --tokenizer BAAI/bge-m3
@@ -17,20 +19,16 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data build`."""
-    from m3jax.cli.options import add_format
-
     parser.add_argument(
         "--input", nargs="+", required=True, metavar="PATH", help="files, directories, globs"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new directory")
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help="of the model to train")
-    parser.add_argument(
-        "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records"
-    )
+    add_flags(parser, "--skip-bad")
     parser.add_argument(
         "--workers", type=int, metavar="N", help="threads of the tokenizer (default: all cores)"
     )
-    add_format(parser)
+    add_flags(parser, "--format")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             skip_bad=options.skip_bad,
             progress=progress,
         )
-    skipped = f", {made['skipped']:,} bad records left out" if made["skipped"] else ""
+    skipped = f", {made['skipped']:,} bad records skipped" if made["skipped"] else ""
     print(
         f"{made['examples']:,} examples, {made['texts']:,} texts, {made['tokens']:,} tokens, "
         f"{len(made['sources']):,} sources{skipped}: {options.output}"

@@ -10,6 +10,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from m3jax.cli.options import add_flags
+
 EXAMPLES = """\
 examples:
   m3jax data check train.jsonl.gz
@@ -20,15 +22,11 @@ LISTED = 12  # languages, sources, keys
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data check`."""
-    from m3jax.cli.options import add_format
-
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, directory or glob")
     parser.add_argument("--tokenizer", metavar="DIR", help="lengths in its tokens, not characters")
-    parser.add_argument(
-        "--skip-bad", type=int, default=0, metavar="N", help="bad records that are all right"
-    )
+    add_flags(parser, "--skip-bad", help="exit code 0 with up to N records that cannot be used")
     parser.add_argument("--json", metavar="FILE", help="write the report here too")
-    add_format(parser)
+    add_flags(parser, "--format")
 
 
 def run(options: argparse.Namespace) -> int:

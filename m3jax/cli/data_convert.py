@@ -7,6 +7,8 @@ is the only one that uses the network.
 
 import argparse
 
+from m3jax.cli.options import add_flags
+
 EXAMPLES = """\
 examples:
   m3jax data convert --source squad --input train-v1.1.json --output squad.jsonl.gz --language en
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hub", nargs="?", const="", metavar="CONFIG", help="the Hugging Face hub")
     add("--split", default="train", help="of TFDS or the hub (default: train)")
     add("--language", default="", metavar="CODE", help="of records that name none")
-    add("--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records")
+    add_flags(parser, "--skip-bad")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
             skip_bad=options.skip_bad,
             progress=progress,
         )
-    skipped = f", {made['skipped']:,} bad records left out" if made["skipped"] else ""
+    skipped = f", {made['skipped']:,} bad records skipped" if made["skipped"] else ""
     print(
         f"{made['examples']:,} examples, {made['negatives']:,} negatives{skipped}: {options.output}"
     )

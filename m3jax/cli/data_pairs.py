@@ -8,6 +8,8 @@ parallel {"translation": {lang: text, lang: text}}, code-comment {"code", "langu
 
 import argparse
 
+from m3jax.cli.options import add_flags, deprecated_alias
+
 EXAMPLES = """\
 examples:
   m3jax data pairs --extractor title-body --input wiki.jsonl.zst --output wiki-pairs.jsonl.gz
@@ -32,7 +34,6 @@ _LIMITS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data pairs`."""
-    from m3jax.cli.options import deprecated_alias
     from m3jax.data.cleaning import Limits
     from m3jax.data.extract import EXTRACTORS
 
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--input", nargs="+", required=True, metavar="PATH", help="files, directories, globs")
     add("--output", required=True, metavar="FILE.jsonl[.gz|.zst]", help="a new file")
     add("--report", metavar="JSON", help="also write the counts to a file")
-    add("--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records")
+    add_flags(parser, "--skip-bad")
     for flag, field, kind, unit, meaning in _LIMITS:
         default = getattr(limits, field)
         note = f"{meaning} (default: %(default)s)"

@@ -6,6 +6,8 @@ batches from one file at a time (FlagEmbedding's) then pad little; m3jax needs n
 
 import argparse
 
+from m3jax.cli.options import add_flags, deprecated_alias
+
 EXAMPLES = """\
 examples:
   m3jax data split-by-length --input train.jsonl --output by-length --tokenizer DIR
@@ -16,7 +18,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data split-by-length`."""
-    from m3jax.cli.options import deprecated_alias
     from m3jax.data.split import LENGTH_BOUNDARIES
 
     parser.add_argument(
@@ -31,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="L,L,...",
         help=f"in tokens (default: {default})",
     )
-    parser.add_argument(
-        "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records"
-    )
+    add_flags(parser, "--skip-bad")
     deprecated_alias(parser, "--edges", "--length-boundaries")
 
 

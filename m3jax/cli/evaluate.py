@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from m3jax.cli.options import add_cls_every, add_model, load_embedder, parse_weights
+from m3jax.cli.options import add_flags, add_model, load_embedder, parse_weights
 
 EXAMPLES = """\
 examples:
@@ -84,7 +84,7 @@ def _add_protocol(group: Any) -> None:
     group.add_argument("--passage-prefix", default="", metavar="TEXT", help='such as "passage: "')
     group.add_argument("--query-length", type=int, metavar="TOKENS")
     group.add_argument("--passage-length", type=int, metavar="TOKENS")
-    add_cls_every(group)
+    add_flags(group, "--cls-every")
     group.add_argument(
         "--weights",
         metavar="D,S,M",

@@ -1,19 +1,20 @@
-"""Build a searchable index of a corpus: texts, vectors, postings, in one directory.
+"""Build a searchable index of a corpus: texts, vectors and postings in one directory.
 
-One JSON object a line: "text", optionally "title" (put in front) and "_id". Run the same command
-again after a stop: finished shards are kept and nothing is encoded twice.
+One JSON object per line: "text", optionally "title" (prepended) and "_id". After an interruption,
+run the same command again: finished shards are kept.
 """
 
 import argparse
 from pathlib import Path
 
-from m3jax.cli.options import add_cls_every, add_model, load_embedder
+from m3jax.cli.options import add_flags, add_model, load_embedder
 
 EXAMPLES = """\
 examples:
   m3jax index --model BAAI/bge-m3 --corpus corpus.jsonl.gz --output INDEX
   m3jax index --model DIR --corpus corpus.jsonl --output INDEX --modes dense,sparse
-  m3jax index --model DIR --corpus corpus.jsonl --output SMALL --output-dtype int8 --sparse-bits 8
+  m3jax index --model DIR --corpus corpus.jsonl --output SMALL \\
+      --storage-dtype int8 --sparse-bits 8
 """
 
 
@@ -27,33 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="dense,sparse,multivector",
         help="some of dense,sparse,multivector (default: all three)",
     )
-    parser.add_argument(
-        "--max-length", type=int, metavar="TOKENS", help="default: 8192 or the model's"
-    )
-    add_cls_every(parser)
-    parser.add_argument("--batch-size", type=int, metavar="ROWS", help="default: by tokens")
-    parser.add_argument(
-        "--shard-size", type=int, default=8192, metavar="TEXTS", help="default: 8192"
-    )
-    parser.add_argument(
-        "--output-dtype",
-        choices=("float32", "float16", "int8"),
-        default="float32",
-        help="of the stored vectors (default: float32)",
-    )
+    add_flags(parser, "--max-length", "--cls-every", "--batch-size", "--shard-size")
+    add_flags(parser, "--storage-dtype")
     parser.add_argument(
         "--sparse-bits",
         type=int,
         choices=(8, 32),
         default=32,
-        help="of the stored lexical weights (default: 32)",
+        help="bits of the stored lexical weights (default: 32)",
     )
-    parser.add_argument("--query-instruction", default="", help="put in front of queries")
-    parser.add_argument("--passage-instruction", default="", help="put in front of documents")
+    add_flags(parser, "--query-instruction", "--passage-instruction")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Builds and prints what stands in the index."""
+    """Builds the index, and prints what it holds."""
     from m3jax.io.jsonl import read_records
     from m3jax.search.index import build
 
@@ -70,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         Path(options.output),
         modes=tuple(mode.strip() for mode in options.modes.split(",") if mode.strip()),
         max_length=options.max_length,
-        dtype=options.output_dtype,
+        dtype=options.storage_dtype,
         shard_size=options.shard_size,
         sparse_bits=options.sparse_bits,
         source="<stdin>" if options.corpus == "-" else options.corpus,

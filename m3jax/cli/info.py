@@ -64,7 +64,7 @@ def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _model_rows(name: str) -> dict[str, Any]:
     from m3jax import pretrained
-    from m3jax.cli.options import tell_fusion
+    from m3jax.cli.options import format_fusion
     from m3jax.io.fields import to_json
     from m3jax.sharding import flatten
 
@@ -82,7 +82,7 @@ def _model_rows(name: str) -> dict[str, Any]:
         "of these outside the word embedding": f"{total - embedding:,}",
         "tokenizer ids": model.tokenizer.vocab_size,
         "fingerprint": pretrained.fingerprint(model.params, model.config),
-        "weights of the hybrid": tell_fusion(model.fusion) or "the paper's",
+        "weights of the hybrid": format_fusion(model.fusion) or "the paper's",
         "notes": "; ".join(model.notes) or "none",
         "directory": json.dumps(str(pretrained.resolve(name))),
     }

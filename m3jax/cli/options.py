@@ -1,10 +1,12 @@
-"""Arguments that several commands share."""
+"""Flags that several commands share, and what they name."""
 
 import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from m3jax.config import ATTENTION
 
 
 def deprecated_alias(
@@ -45,45 +47,78 @@ def deprecated_alias(
     )
 
 
-def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """--model, --pooling, --dtype, --attention."""
-    from m3jax.config import ATTENTION
-
-    parser.add_argument(
-        "--model",
-        required=required,
+# Flags that several commands share: flag -> arguments of `add_argument`.
+FLAGS: dict[str, dict[str, Any]] = {
+    "--model": dict(
         metavar="MODEL",
         help="a directory (Hugging Face or m3jax), a bundled name, or a hub name (BAAI/bge-m3)",
-    )
-    parser.add_argument(
-        "--pooling",
-        choices=("cls", "mean"),
-        help="how the dense vector is read (default: what the model says, else cls)",
-    )
-    parser.add_argument(
-        "--dtype",
+    ),
+    "--pooling": dict(
+        choices=("cls", "mean"), help="pooling of the dense vector (default: the model's, else cls)"
+    ),
+    "--dtype": dict(
         choices=("float32", "bfloat16"),
-        help="of the computation (default: float32 on CPU, bfloat16 on GPU and TPU)",
-    )
-    parser.add_argument(
-        "--attention",
-        choices=ATTENTION,
-        default="auto",
-        help="attention back end (default: auto)",
-    )
+        help="dtype of the computation (default: float32 on CPU, bfloat16 on GPU and TPU)",
+    ),
+    "--attention": dict(
+        choices=ATTENTION, default="auto", help="attention back end (default: auto)"
+    ),
+    "--tokenizer": dict(metavar="MODEL", help="tokenizer of this directory or model"),
+    "--max-length": dict(
+        type=int, metavar="TOKENS", help="longer texts are truncated (default: 8192 or the model's)"
+    ),
+    "--cls-every": dict(
+        type=int,
+        metavar="TOKENS",
+        help="MCLS for long texts: a [CLS] before every TOKENS tokens; the dense vector is the mean "
+        "of their states (the paper: 256)",
+    ),
+    "--batch-size": dict(
+        type=int, metavar="ROWS", help="texts of a batch (default: by number of tokens)"
+    ),
+    "--shard-size": dict(
+        type=int, default=8192, metavar="TEXTS", help="texts of a shard (default: 8192)"
+    ),
+    "--storage-dtype": dict(
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="dtype of the stored vectors (default: float32)",
+    ),
+    "--query-instruction": dict(default="", metavar="TEXT", help="prepended to queries"),
+    "--passage-instruction": dict(default="", metavar="TEXT", help="prepended to documents"),
+    "--weights": dict(
+        metavar="D,S,C",
+        help="weights of dense,sparse,colbert; or miracl, mkqa, mldr, narrativeqa (default: those "
+        "tuned for the model, else 1,0.3,1)",
+    ),
+    "--skip-bad": dict(
+        type=int, default=0, metavar="N", help="skip up to N records that cannot be used"
+    ),
+    "--format": dict(
+        choices=("examples", "texts"),
+        default="examples",
+        help='records {"query", "pos", "neg"} or, for RetroMAE, {"text"} (default: examples)',
+    ),
+}
+OLD_FLAGS = {"--storage-dtype": "--output-dtype", "--format": "--kind"}
 
 
-def add_cls_every(parser: Any) -> None:
-    """--cls-every: MCLS."""
-    parser.add_argument(
-        "--cls-every", type=int, metavar="TOKENS",
-        help="MCLS for long texts: a [CLS] for every so many tokens, dense is their mean "
-        "(the paper: 256)",
-    )  # fmt: skip
+def add_flags(parser: Any, *flags: str, **changes: Any) -> None:
+    """Adds flags of `FLAGS`; `changes` replaces arguments of all of them (required, default)."""
+    for flag in flags:
+        parser.add_argument(flag, **(FLAGS[flag] | changes))
+        if flag in OLD_FLAGS:
+            deprecated_alias(parser, OLD_FLAGS[flag], flag)
+
+
+def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """--model, --pooling, --dtype, --attention."""
+    add_flags(parser, "--model", required=required)
+    add_flags(parser, "--pooling", "--dtype", "--attention")
 
 
 def parse_weights(text: str | None, method: str):
-    """HeadWeights of `1,0.3,1`, of `1,0.3`, or of a benchmark's name; None for None."""
+    """HeadWeights of "1,0.3,1", "1,0.3" or the name of a benchmark; None for None."""
     from m3jax.config import HeadWeights
     from m3jax.search.fuse import PRESETS, preset
 
@@ -96,20 +131,20 @@ def parse_weights(text: str | None, method: str):
         (colbert,) = rest or [0.0]
     except ValueError:
         raise ValueError(
-            f"--weights needs numbers like 1,0.3,1 (dense,sparse,multi-vector) or one of "
+            f"--weights needs numbers like 1,0.3,1 (dense,sparse,colbert) or one of "
             f"{', '.join(PRESETS)}, got {text!r}"
         ) from None
     return HeadWeights(dense=dense, sparse=sparse, colbert=colbert)
 
 
-def tell_fusion(fusion: dict[str, Any]) -> str:
-    """The weights that a model keeps, as --weights takes them."""
-    kept = [f"{method} {w.dense:g},{w.sparse:g},{w.colbert:g}" for method, w in fusion.items()]
-    return "; ".join(kept)
+def format_fusion(fusion: dict[str, Any]) -> str:
+    """The fusion weights of a model, in the form that --weights takes."""
+    stored = [f"{method} {w.dense:g},{w.sparse:g},{w.colbert:g}" for method, w in fusion.items()]
+    return "; ".join(stored)
 
 
 def open_for_search(options: argparse.Namespace):
-    """The index that --index names, with the model of --model where that is given."""
+    """The index that --index names; with the model of --model, if given."""
     from m3jax.search.index import open_index
 
     index = open_index(options.index, verify=True if options.verify else None)
@@ -125,8 +160,8 @@ def open_for_search(options: argparse.Namespace):
     return index
 
 
-def load_embedder(options: argparse.Namespace, **more: Any):
-    """The M3Embedder that the arguments of `add_model` describe."""
+def load_embedder(options: argparse.Namespace, **embedder_options: Any):
+    """The M3Embedder of the flags that `add_model` adds."""
     from m3jax import sharding
     from m3jax.config import ComputeConfig
     from m3jax.embed.embedder import M3Embedder
@@ -135,12 +170,12 @@ def load_embedder(options: argparse.Namespace, **more: Any):
     dtype = options.dtype or sharding.default_dtype(mesh)
     compute = ComputeConfig(dtype=dtype, attention=options.attention)
     return M3Embedder.from_pretrained(
-        options.model, mesh=mesh, pooling=options.pooling, compute=compute, **more
+        options.model, mesh=mesh, pooling=options.pooling, compute=compute, **embedder_options
     )
 
 
 def load_tokenizer(name: str):
-    """The tokenizer of a directory, without its model, or of what else --model would take."""
+    """The tokenizer of a directory or of a model name; the model is not loaded."""
     from m3jax.text import tokenizer
 
     if Path(name).is_dir():
@@ -148,14 +183,3 @@ def load_tokenizer(name: str):
     from m3jax import pretrained
 
     return tokenizer.load(pretrained.resolve(name))
-
-
-def add_format(parser: argparse.ArgumentParser) -> None:
-    """--format: the form of the records."""
-    parser.add_argument(
-        "--format",
-        choices=("examples", "texts"),
-        default="examples",
-        help='records {"query", "pos", "neg"} or, for RetroMAE, {"text"} (default: examples)',
-    )
-    deprecated_alias(parser, "--kind", "--format")
