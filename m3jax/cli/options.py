@@ -70,8 +70,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--cls-every": dict(
         type=int,
         metavar="TOKENS",
-        help="MCLS for long texts: a [CLS] before every TOKENS tokens; the dense vector is the mean "
-        "of their states (the paper: 256)",
+        help="MCLS for long texts: a [CLS] before every TOKENS tokens; the dense vector is their "
+        "mean (the paper: 256)",
     ),
     "--batch-size": dict(
         type=int, metavar="ROWS", help="texts of a batch (default: by number of tokens)"
