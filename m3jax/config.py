@@ -44,6 +44,8 @@ def _check_interval(config: Any, prefix: str, interval: str, *names: str) -> Non
 class EncoderConfig:
     """The shape of an XLM-RoBERTa encoder. Defaults: XLM-R-large with BGE-M3's 8,192 positions."""
 
+    model_type = "xlm-roberta"  # the family in `model/families.py`; not a field
+
     vocab_size: int = 250_002
     hidden_size: int = 1024  # d
     layers: int = 24

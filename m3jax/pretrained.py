@@ -20,9 +20,11 @@ from m3jax import checkpoint, sharding
 from m3jax.config import HeadWeights, M3Config
 from m3jax.convert import files, quantized
 from m3jax.convert.heads import fresh_heads
-from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS, from_torch
+from m3jax.convert.names import from_torch
 from m3jax.io.fields import from_json, to_json
 from m3jax.io.hashing import new_digest
+from m3jax.model.families import family_of, param_sharding
+from m3jax.model.heads import HEAD_PARAMETERS
 from m3jax.model.m3 import abstract_params
 from m3jax.text import tokenizer as tokenizers
 from m3jax.text.tokenizer import Tokenizer
@@ -220,7 +222,7 @@ def _load_ours(directory: Path, mesh: Mesh) -> tuple[dict[str, Any], M3Config, t
         return _place(flat.items(), mesh), config, notes
     like = sharding.map_params(
         lambda path, leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=sharding.param_sharding(path, leaf.shape, mesh)
+            leaf.shape, leaf.dtype, sharding=param_sharding(path, leaf.shape, mesh)
         ),
         abstract_params(config),
     )
@@ -238,10 +240,11 @@ def _load_hugging_face(
         if "colbert_linear.weight" in heads.names:
             width = heads.read("colbert_linear.weight").shape[0]
             config = dataclasses.replace(config, colbert_dim=width)
+    rows = family_of(config.encoder).parameters
     with files.open_encoder(directory) as encoder:
-        flat = _place(from_torch(encoder, config, ENCODER_ROWS), mesh, nested=False)
+        flat = _place(from_torch(encoder, config, rows), mesh, nested=False)
     if heads is not None:
-        flat |= _place(from_torch(heads, config, HEAD_ROWS), mesh, nested=False)
+        flat |= _place(from_torch(heads, config, HEAD_PARAMETERS), mesh, nested=False)
     else:
         flat |= _place(fresh_heads(config, seed).items(), mesh, nested=False)
         notes = (
@@ -255,7 +258,7 @@ def _load_hugging_face(
 def _place(leaves: Any, mesh: Mesh, nested: bool = True) -> dict[str, Any]:
     """Moves (path, array) pairs to the mesh one by one, so that one leaf is held on the host."""
     flat = {
-        path: sharding.place(array, sharding.param_sharding(path, array.shape, mesh))
+        path: sharding.place(array, param_sharding(path, array.shape, mesh))
         for path, array in leaves
     }
     return sharding.unflatten(flat) if nested else flat

@@ -1,11 +1,10 @@
-"""Which device holds which piece of a parameter: data about names, nothing in the model.
+"""Meshes, the sharding of batches, and trees of parameters by path.
 
 The mesh has three axes: `data` splits batches, `fsdp` splits parameters and batches, `tensor`
-splits the width of matrices.
+splits the width of matrices. Which axes split which parameter is in the tables of `model/`.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -16,33 +15,6 @@ from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the mesh axes that split the rows of a batch
-
-# Path of a parameter -> the mesh axis of each of its dimensions. Every leaf matches exactly one
-# row. The vocabulary (250,002 = 2 x 3 x 41,667) divides by no usual number of devices, so the
-# embedding is split along its width. Leading axis of `layers`: the layer.
-RULES: tuple[tuple[str, P], ...] = (
-    (r"encoder/embeddings/(word|position)", P(None, ("fsdp", "tensor"))),
-    (r"encoder/embeddings/token_type", P(None, None)),
-    (r"encoder/embeddings/norm/(scale|bias)", P(None)),
-    (r"encoder/layers/(query|key|value|up)/kernel", P(None, "fsdp", "tensor")),
-    (r"encoder/layers/(query|key|value|up)/bias", P(None, "tensor")),
-    (r"encoder/layers/(output|down)/kernel", P(None, "tensor", "fsdp")),
-    (r"encoder/layers/(output|down)/bias", P(None, None)),
-    (r"encoder/layers/(output_norm|down_norm)/(scale|bias)", P(None, None)),
-    (r"heads/sparse/kernel", P("fsdp", None)),
-    (r"heads/sparse/bias", P(None)),
-    (r"heads/colbert/kernel", P("fsdp", "tensor")),
-    (r"heads/colbert/bias", P("tensor")),
-    # RetroMAE: the decoder is one more layer, without the leading axis; the output table is tied.
-    (r"decoder/(query|key|value|up)/kernel", P("fsdp", "tensor")),
-    (r"decoder/(query|key|value|up)/bias", P("tensor")),
-    (r"decoder/(output|down)/kernel", P("tensor", "fsdp")),
-    (r"decoder/(output|down)/bias", P(None)),
-    (r"decoder/(output_norm|down_norm)/(scale|bias)", P(None)),
-    (r"mlm/dense/kernel", P("fsdp", "tensor")),
-    (r"mlm/dense/bias", P("tensor")),
-    (r"mlm/(norm/(scale|bias)|bias)", P(None)),
-)
 
 
 def make_mesh(
@@ -60,33 +32,27 @@ def make_mesh(
     return Mesh(np.array(devices).reshape(data, fsdp, tensor), AXES)
 
 
-def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """The rule of one parameter; ValueError where no rule fits its name, rank or size."""
-    found = [spec for pattern, spec in RULES if re.fullmatch(pattern, path)]
-    if len(found) != 1:
-        raise ValueError(f"parameter {path} matches {len(found)} sharding rules, expected 1")
-    spec = found[0]
+def named_sharding(path: str, shape: tuple[int, ...], spec: P, mesh: Mesh) -> NamedSharding:
+    """`spec` on `mesh`, checked for the parameter `path`.
+
+    ValueError where the rank differs or the mesh axes do not divide a dimension.
+    """
     if len(spec) != len(shape):
-        raise ValueError(f"parameter {path} has shape {shape}, its rule {spec} another rank")
+        raise ValueError(f"parameter {path} has shape {shape}, its sharding {spec} another rank")
     for size, axes in zip(shape, spec, strict=True):
         names = (axes,) if isinstance(axes, str) else axes or ()
-        pieces = int(np.prod([mesh.shape[name] for name in names]))
-        if size % pieces:
+        shards = math.prod(mesh.shape[name] for name in names)
+        if size % shards:
             raise ValueError(
-                f"parameter {path} of shape {shape} cannot be split in {pieces} along {axes}; "
+                f"parameter {path} of shape {shape} cannot be split in {shards} along {axes}; "
                 "choose a mesh whose fsdp and tensor sizes divide the model's widths"
             )
-    return spec
+    return NamedSharding(mesh, spec)
 
 
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """Host memory to the mesh, each device receiving only its own piece."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-
-def param_sharding(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
-    """`spec_of` on the mesh."""
-    return NamedSharding(mesh, spec_of(path, shape, mesh))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

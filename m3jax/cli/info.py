@@ -66,6 +66,7 @@ def _model_rows(name: str) -> dict[str, Any]:
     from m3jax import pretrained
     from m3jax.cli.options import format_fusion
     from m3jax.io.fields import to_json
+    from m3jax.model.families import family_of
     from m3jax.sharding import flatten
 
     model = pretrained.load(name)
@@ -73,7 +74,7 @@ def _model_rows(name: str) -> dict[str, Any]:
     encoder = to_json(model.config.encoder)
     rest = {k: v for k, v in to_json(model.config).items() if k != "encoder"}
     total = sum(leaf.size for leaf in flat.values())
-    embedding = flat["encoder/embeddings/word"].size
+    embedding = flat[family_of(model.config.encoder).table("v")].size
     return {
         **encoder,
         **rest,

@@ -15,8 +15,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from m3jax.config import EncoderConfig, M3Config
-from m3jax.convert.names import COLBERT_FILE, ENCODER_ROWS, HEAD_ROWS, SPARSE_FILE, Source, to_torch
+from m3jax.config import M3Config
+from m3jax.convert.names import COLBERT_FILE, SPARSE_FILE, Source, to_torch
+from m3jax.model.families import family_named, family_of
+from m3jax.model.heads import HEAD_PARAMETERS
 from m3jax.text.tokenizer import Tokenizer
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -41,32 +43,10 @@ def read_config(directory: Path) -> M3Config:
     """The shape of the model in `directory`, heads as wide as the files beside it say."""
     path = directory / "config.json"
     values = read_json(path)
-    expected = {
-        "model_type": "xlm-roberta",
-        "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
-        "type_vocab_size": 1,
-    }
-    for key, value in expected.items():
-        if values.get(key, value) != value or (key == "model_type" and key not in values):
-            raise ValueError(f"{path}: {key} is {values.get(key)!r}, m3jax needs {value!r}")
-    names = {
-        "vocab_size": "vocab_size",
-        "hidden_size": "hidden_size",
-        "layers": "num_hidden_layers",
-        "heads": "num_attention_heads",
-        "intermediate_size": "intermediate_size",
-        "max_positions": "max_position_embeddings",
-    }
-    absent = [theirs for theirs in names.values() if theirs not in values]
-    if absent:
-        raise ValueError(f"{path} lacks {absent[0]}")
-    encoder = EncoderConfig(
-        **{ours: values[theirs] for ours, theirs in names.items()},
-        eps=float(values.get("layer_norm_eps", 1e-5)),
-        pad_id=values.get("pad_token_id", 1),
-        dropout=float(values.get("hidden_dropout_prob", 0.1)),
-    )
+    try:
+        encoder = family_named(values.get("model_type")).read_settings(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return M3Config(
         encoder=encoder, colbert_dim=encoder.hidden_size, pooling=_read_pooling(directory)
     )
@@ -110,7 +90,7 @@ def _weight_files(directory: Path) -> list[Path]:
 
 
 def open_heads(directory: Path) -> Source:
-    """The tensors of the two heads, named as in `names.HEAD_ROWS`."""
+    """The tensors of the two heads, named as in `HEAD_PARAMETERS`."""
     read = {}
     for stem, file in HEAD_FILES.items():
         read |= {f"{stem}.{name}": get for name, get in _torch(directory / file).items()}
@@ -130,13 +110,16 @@ def write_directory(
 
     Without `heads` those that nothing was trained for stay away, as they were read.
     """
-    layers = config.encoder.layers
-    tensors = {n: t.astype(DTYPES[dtype]) for n, t in to_torch(params, ENCODER_ROWS, layers)}
+    family, layers = family_of(config.encoder), config.encoder.layers
+    rows = family.parameters
+    tensors = {n: t.astype(DTYPES[dtype]) for n, t in to_torch(params, rows, layers)}
     _write_safetensors(directory, tensors, shard_bytes)
     if heads:
         _write_heads(directory, params, layers, dtype)
     tokenizer.save(directory)
-    _set_max_length(directory / "tokenizer_config.json", config.encoder.max_length)
+    _set_max_length(
+        directory / "tokenizer_config.json", family.tokenizer_class, config.encoder.max_length
+    )
     for name, values in _settings(config, dtype).items():
         path = directory / name
         path.parent.mkdir(exist_ok=True)
@@ -146,7 +129,7 @@ def write_directory(
 def _write_heads(directory: Path, params: dict[str, Any], layers: int, dtype: str) -> None:
     """The two heads as pickles, because their readers expect `.pt`; PyTorch writes them."""
     torch = require_torch(f"writing {COLBERT_FILE} and {SPARSE_FILE}")
-    heads = dict(to_torch(params, HEAD_ROWS, layers))
+    heads = dict(to_torch(params, HEAD_PARAMETERS, layers))
     for stem, file in HEAD_FILES.items():
         state = {
             part: torch.from_numpy(heads[f"{stem}.{part}"].copy()).to(getattr(torch, dtype))
@@ -155,9 +138,9 @@ def _write_heads(directory: Path, params: dict[str, Any], layers: int, dtype: st
         torch.save(state, directory / file)
 
 
-def _set_max_length(path: Path, max_length: int) -> None:
+def _set_max_length(path: Path, tokenizer_class: str, max_length: int) -> None:
     """Readers truncate where the tokenizer says; a longer position table must not go unused."""
-    values = read_json(path) if path.is_file() else {"tokenizer_class": "XLMRobertaTokenizer"}
+    values = read_json(path) if path.is_file() else {"tokenizer_class": tokenizer_class}
     values = values | {"model_max_length": max_length}
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -227,29 +210,9 @@ def _write_safetensors(directory: Path, tensors: dict[str, np.ndarray], shard_by
 
 def _settings(config: M3Config, dtype: str) -> dict[str, Any]:
     encoder = config.encoder
-    cls_id, pad_id, eos_id, _ = config.special_ids
     modules = ["Transformer", "Pooling", "Normalize"][: 3 if config.normalize else 2]
     return {
-        "config.json": {
-            "architectures": ["XLMRobertaModel"],
-            "model_type": "xlm-roberta",
-            "hidden_size": encoder.hidden_size,
-            "num_hidden_layers": encoder.layers,
-            "num_attention_heads": encoder.heads,
-            "intermediate_size": encoder.intermediate_size,
-            "hidden_act": "gelu",
-            "layer_norm_eps": encoder.eps,
-            "vocab_size": encoder.vocab_size,
-            "type_vocab_size": 1,
-            "max_position_embeddings": encoder.max_positions,
-            "pad_token_id": pad_id,
-            "bos_token_id": cls_id,
-            "eos_token_id": eos_id,
-            "hidden_dropout_prob": encoder.dropout,
-            "attention_probs_dropout_prob": encoder.dropout,
-            "position_embedding_type": "absolute",
-            "torch_dtype": dtype,
-        },
+        "config.json": family_of(encoder).settings(config, dtype),
         "modules.json": [
             {
                 "idx": number,

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from m3jax.config import M3Config
+from m3jax.model.families import family_of
+from m3jax.sharding import flatten, unflatten
 
 
 def extend_positions(
@@ -26,10 +28,11 @@ def extend_positions(
             f"the position table has {encoder.max_positions} rows already; --to must exceed that"
         )
     first = encoder.pad_id + 1
-    old = np.asarray(params["encoder"]["embeddings"]["position"])
+    flat = flatten(params)
+    path = family_of(encoder).table("r")
+    old = np.asarray(flat[path])
     source = first + np.arange(rows - first) % encoder.max_length
     table = np.concatenate([old[:first], old[source]])
-    embeddings = params["encoder"]["embeddings"] | {"position": table}
-    new_params = params | {"encoder": params["encoder"] | {"embeddings": embeddings}}
+    new_params = unflatten(flat | {path: table})
     new_encoder = dataclasses.replace(encoder, max_positions=rows)
     return new_params, dataclasses.replace(config, encoder=new_encoder)

@@ -1,6 +1,6 @@
 """The model in PyTorch, as plainly as the paper's formulas: what conversions are held against.
 
-transformers' XLMRobertaModel gives the hidden states, one text at a time, so that no padding can
+The encoder of transformers gives the hidden states, one text at a time, so that no padding can
 hide a fault. Needs the `torch` extra.
 """
 
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from m3jax.convert.files import HEAD_FILES, has_heads, read_config, require_torch
+from m3jax.model.families import family_of
 
 
 class Outputs(NamedTuple):
@@ -25,13 +26,14 @@ class Outputs(NamedTuple):
 def torch_outputs(directory: Path, texts: Sequence[str], max_length: int) -> Outputs:
     """dense, sparse and multi-vector of each text by PyTorch in float32 [M3 sec. 3.2]."""
     torch = require_torch("computing reference outputs")
-    from transformers import AutoTokenizer, XLMRobertaModel
+    import transformers
 
     if not has_heads(directory):
         raise ValueError(f"{directory} has no heads: there is nothing to compare")
-    pooling = read_config(directory).pooling
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = XLMRobertaModel.from_pretrained(directory, add_pooling_layer=False).eval().float()
+    config = read_config(directory)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    encoder_class = getattr(transformers, family_of(config.encoder).torch_class)
+    model = encoder_class.from_pretrained(directory, add_pooling_layer=False).eval().float()
     heads = {
         stem: {k: v.float() for k, v in torch.load(directory / file, weights_only=True).items()}
         for stem, file in HEAD_FILES.items()
@@ -48,8 +50,9 @@ def torch_outputs(directory: Path, texts: Sequence[str], max_length: int) -> Out
             tokens = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
             hidden = model(**tokens).last_hidden_state[0]
             ids = tokens["input_ids"][0].tolist()
-            for kept, value in zip(out, _heads(hidden, ids, heads, special, pooling), strict=True):
-                kept.append(value)
+            values = _heads(hidden, ids, heads, special, config.pooling)
+            for outputs, value in zip(out, values, strict=True):
+                outputs.append(value)
     return out
 
 

@@ -18,7 +18,9 @@ import tokenizers
 from jaxtyping import Int
 
 from m3jax.config import M3Config
+from m3jax.model.families import family_of
 from m3jax.model.m3 import Params
+from m3jax.sharding import flatten, unflatten
 from m3jax.text import tokenizer as tokenizer_files
 from m3jax.text.tokenizer import Tokenizer
 
@@ -119,12 +121,12 @@ def prune(
     small = _write_tokenizer(tokenizer, kept, directory)
     if small.pad_id != tokenizer.pad_id:
         raise ValueError(f"{tokenizer.directory}: <pad> must be among the first ids to stay there")
-    embeddings = params["encoder"]["embeddings"]
-    word = jnp.asarray(np.asarray(embeddings["word"])[kept])
-    encoder = params["encoder"] | {"embeddings": embeddings | {"word": word}}
+    flat = flatten(params)
+    path = family_of(config.encoder).table("v")
+    flat[path] = jnp.asarray(np.asarray(flat[path])[kept])
     shape = dataclasses.replace(config.encoder, vocab_size=len(kept))
     config = dataclasses.replace(config, encoder=shape, special_ids=small.special_ids)
-    return params | {"encoder": encoder}, config, small
+    return unflatten(flat), config, small
 
 
 def compare(

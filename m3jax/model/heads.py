@@ -6,7 +6,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from m3jax.config import HEADS, M3Config
+from m3jax.model.parameters import BY_OUTPUT, linear
 from m3jax.types import Encoding, TextBatch
+
+# In PyTorch each head is a file of its own, whose stem is part of the name here.
+HEAD_PARAMETERS = (
+    *linear("heads/colbert", "d c", BY_OUTPUT, "heads", "colbert_linear"),
+    *linear("heads/sparse", "d 1", ("fsdp", None), "heads", "sparse_linear"),
+)
 
 
 class Heads(nn.Module):

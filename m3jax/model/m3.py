@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from m3jax.config import HEADS, ComputeConfig, M3Config
 from m3jax.model.attention import choose_backend
-from m3jax.model.encoder import Encoder
+from m3jax.model.families import family_of
 from m3jax.model.heads import Heads
 from m3jax.types import Encoding, TextBatch
 
@@ -27,7 +27,8 @@ class M3(nn.Module):
 
     @nn.compact
     def __call__(self, batch: TextBatch, deterministic: bool = True) -> Encoding:
-        hidden = Encoder(self.config.encoder, self.compute, name="encoder")(batch, deterministic)
+        encoder = family_of(self.config.encoder).encoder
+        hidden = encoder(self.config.encoder, self.compute, name="encoder")(batch, deterministic)
         return Heads(self.config, self.heads, name="heads")(hidden, batch)
 
 
@@ -60,7 +61,7 @@ def hidden_states(
     compute: ComputeConfig = PLAIN,
 ) -> Float[Array, "n s d"]:
     """The encoder's last hidden states, in the compute dtype."""
-    encoder = Encoder(config.encoder, compute)
+    encoder = family_of(config.encoder).encoder(config.encoder, compute)
     return cast(jax.Array, encoder.apply({"params": params["encoder"]}, batch))
 
 
@@ -70,7 +71,7 @@ def abstract_params(config: M3Config) -> Params:
 
 
 def init_params(config: M3Config, key: jax.Array) -> Params:
-    """Random parameters, as XLM-R initialises them; float32."""
+    """Random parameters in float32, as the encoder's family initialises them."""
     ids = np.full((1, 2), config.encoder.pad_id, np.int32)
     ones = np.ones((1, 2), np.int32)
     batch = TextBatch(ids, ids, ones, np.zeros((1, 2), bool), np.full((1, 1), 2, np.int32))

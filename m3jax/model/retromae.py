@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from m3jax.config import ComputeConfig, EncoderConfig, M3Config
 from m3jax.model.attention import Visible, attend_in_blocks
-from m3jax.model.encoder import Embeddings, block, layer_norm, table_rows
 from m3jax.model.m3 import PLAIN, Params
+from m3jax.model.xlm_roberta import Embeddings, block, layer_norm, table_rows
 from m3jax.types import TextBatch
 
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig
+from m3jax.model.families import parameter
 from m3jax.model.m3 import Params
 from m3jax.sharding import flatten, map_params, unflatten
 
 NO_DECAY = ("bias", "scale")  # biases and LayerNorms
-LAYERS = "encoder/layers/"
 
 
 def make_optimizer(
@@ -65,14 +65,19 @@ def split_params(
     frozen = [f"heads/{head}/" for head in ("sparse", "colbert") if head not in heads]
     if loss is not None and loss.fix_encoder:
         frozen.append("encoder/")
-    if config.freeze_embeddings:
-        frozen.append("encoder/embeddings/")
-    if config.freeze_positions:
-        frozen.append("encoder/embeddings/position")
     flat = flatten(params)
-    if flat and config.freeze_layers >= _layers(params):
-        frozen.append(LAYERS)
-    trained = {path: leaf for path, leaf in flat.items() if not path.startswith(tuple(frozen))}
+    all_layers = config.freeze_layers >= _layers(params)
+
+    def trains(path: str) -> bool:
+        row = parameter(path)
+        return not (
+            path.startswith(tuple(frozen))
+            or (config.freeze_embeddings and row.part == "embeddings")
+            or (config.freeze_positions and row.is_positions)
+            or (all_layers and row.part == "layers")
+        )
+
+    trained = {path: leaf for path, leaf in flat.items() if trains(path)}
     if not trained:
         raise ValueError("nothing is left to train: the config freezes every part")
     return unflatten(trained), unflatten({p: x for p, x in flat.items() if p not in trained})
@@ -143,16 +148,17 @@ def _layer_rates(config: OptimizerConfig, params: Params) -> Params:
 
 def _by_layer(params: Params, of_layers, of_embeddings: float) -> Params:
     def factor(path: str, leaf):
-        if path.startswith(LAYERS):
+        part = parameter(path).part
+        if part == "layers":
             shape = (leaf.shape[0], *[1] * (leaf.ndim - 1))
             return of_layers(leaf.shape[0]).astype(jnp.float32).reshape(shape)
-        embeddings = path.startswith("encoder/embeddings/")
-        return jnp.full((1,) * leaf.ndim, of_embeddings if embeddings else 1.0, jnp.float32)
+        value = of_embeddings if part == "embeddings" else 1.0
+        return jnp.full((1,) * leaf.ndim, value, jnp.float32)
 
     return map_params(factor, params)
 
 
 def _layers(params: Params) -> int:
     """How many layers the stack has; one where nothing of it trains."""
-    found = [leaf.shape[0] for path, leaf in flatten(params).items() if path.startswith(LAYERS)]
+    found = [leaf.shape[0] for path, leaf in flatten(params).items() if parameter(path).stacked]
     return found[0] if found else 1

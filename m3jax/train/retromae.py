@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from m3jax.config import ComputeConfig, M3Config, RetroMAEConfig
 from m3jax.model.attention import Visible
-from m3jax.model.encoder import Encoder
+from m3jax.model.families import family_of
 from m3jax.model.heads import lexical_mask, pool
 from m3jax.model.m3 import PLAIN, Params
 from m3jax.model.retromae import cross_entropy, decode, first_tokens, last_tokens
@@ -69,11 +69,15 @@ def loss_of_masks(
 ) -> tuple[Float[Array, ""], Metrics]:
     """The same with given masks. Each loss is a mean over its tokens of the whole batch."""
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-    encoded = Encoder(model.encoder, compute).apply(
-        {"params": params["encoder"]},
-        batch._replace(token_ids=tokens.token_ids),
-        deterministic=dropout_key is None,
-        rngs=None if keys[0] is None else {"dropout": keys[0]},
+    encoded = (
+        family_of(model.encoder)
+        .encoder(model.encoder, compute)
+        .apply(
+            {"params": params["encoder"]},
+            batch._replace(token_ids=tokens.token_ids),
+            deterministic=dropout_key is None,
+            rngs=None if keys[0] is None else {"dropout": keys[0]},
+        )
     )
     hidden = cast(jax.Array, encoded)
     labels = jnp.asarray(batch.token_ids)

@@ -15,7 +15,6 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
-from m3jax import sharding
 from m3jax.config import (
     ComputeConfig,
     LossConfig,
@@ -25,6 +24,7 @@ from m3jax.config import (
     StepConfig,
 )
 from m3jax.model.attention import choose_backend
+from m3jax.model.families import PARAMETERS, param_sharding
 from m3jax.model.m3 import Params
 from m3jax.train.gradcache import Gradients, Setting, loss_and_gradients
 from m3jax.train.objectives import Metrics
@@ -198,8 +198,8 @@ def state_sharding(state: Any, mesh: Mesh) -> Any:
         names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
         for start in range(len(names)):
             name = "/".join(names[start:])
-            if name.startswith(("encoder/", "heads/", "mlm/", "decoder/")):
-                return sharding.param_sharding(name, leaf.shape, mesh)
+            if name in PARAMETERS:
+                return param_sharding(name, leaf.shape, mesh)
         return NamedSharding(mesh, P())
 
     return jax.tree.map_with_path(place, state)

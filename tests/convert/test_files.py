@@ -78,7 +78,8 @@ def test_a_pickle_with_code_is_refused(tiny_dir, tmp_path):
 BAD = {
     "no config": (lambda d: (d / "config.json").unlink(), "has no config.json"),
     "broken config": (lambda d: (d / "config.json").write_text("{"), "config.json is not valid"),
-    "another model": (lambda d: edit_json(d / "config.json", model_type="bert"), "model_type"),
+    "another model": (lambda d: edit_json(d / "config.json", model_type="bert"), "'bert', m3jax"),
+    "no model_type": (lambda d: edit_json(d / "config.json", model_type=None), "is None, m3jax"),
     "another activation": (lambda d: edit_json(d / "config.json", hidden_act="relu"), "hidden_act"),
     "no width": (lambda d: edit_json(d / "config.json", hidden_size=None), "lacks hidden_size"),
     "other width": (lambda d: edit_json(d / "config.json", hidden_size=64), "shape"),

@@ -3,7 +3,8 @@
 import pytest
 from safetensors.numpy import load_file
 
-from m3jax.convert.names import ENCODER_ROWS, Source, from_torch
+from m3jax.convert.names import Source, from_torch
+from m3jax.model.xlm_roberta import XLM_ROBERTA
 
 
 @pytest.mark.parametrize(
@@ -21,4 +22,4 @@ def test_any_other_set_of_tensors_is_refused(tiny_dir, model, change, message):
         tensors[name] = tensors[name][:-1]
     source = Source(tensors, lambda n: tensors[n], "here")
     with pytest.raises((KeyError, ValueError), match=message):
-        list(from_torch(source, model.config, ENCODER_ROWS))
+        list(from_torch(source, model.config, XLM_ROBERTA.parameters))

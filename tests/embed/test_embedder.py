@@ -8,6 +8,7 @@ import scipy.sparse
 from support.tiny import TEXTS, write_tiny_model
 
 from m3jax import BGEM3FlagModel, M3Embedder, pretrained, sharding
+from m3jax.model.families import param_sharding
 
 EVERYTHING: dict[str, Any] = {"return_sparse": True, "return_colbert_vecs": True}
 
@@ -290,6 +291,6 @@ def test_parameters_land_on_the_mesh_in_pieces(tiny_dir):
     up = flat["encoder/layers/up/kernel"]
     assert {shard.data.shape for shard in up.addressable_shards} == {(3, 16, 32)}
     with pytest.raises(ValueError, match="cannot be split"):
-        sharding.spec_of("heads/colbert/bias", (33,), mesh)
+        param_sharding("heads/colbert/bias", (33,), mesh)
     with pytest.raises(ValueError, match="does not cover"):
         sharding.make_mesh(3, 1, 1)

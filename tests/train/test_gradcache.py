@@ -9,6 +9,7 @@ from support.train_batches import make_batch
 
 from m3jax import sharding
 from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig, StepConfig
+from m3jax.model.families import param_sharding
 from m3jax.sharding import flatten
 from m3jax.train.gradcache import Setting, loss_and_gradients, parts_of, split_objective
 from m3jax.train.optimizer import join_params, split_params
@@ -24,9 +25,7 @@ def run(model, batch, split, loss=FINETUNE, mesh=None, key=None, sub_tokens=130)
     params = jax.tree.map(np.asarray, model.params)
     if mesh is not None:
         params = sharding.map_params(
-            lambda path, leaf: sharding.place(
-                leaf, sharding.param_sharding(path, leaf.shape, mesh)
-            ),
+            lambda path, leaf: sharding.place(leaf, param_sharding(path, leaf.shape, mesh)),
             params,
         )
         batch = place(batch, mesh)

@@ -14,7 +14,9 @@ from support.train_batches import FINETUNE, make_batch, value_and_grad
 
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig
-from m3jax.convert.names import ENCODER_ROWS, HEAD_ROWS, to_torch
+from m3jax.convert.names import to_torch
+from m3jax.model.heads import HEAD_PARAMETERS
+from m3jax.model.xlm_roberta import XLM_ROBERTA
 from m3jax.train.objectives import (
     CONTRASTIVE,
     HEAD_ONLY,
@@ -71,7 +73,7 @@ def test_loss_and_every_gradient_equal_torch(tiny_dir, model, group, kind, in_ba
     # The loss of equal scores agrees within 1e-6 (test_losses.py). Here scores carry the rounding
     # of the encoder, about 1e-7, and a temperature of 0.02 multiplies it by 50.
     np.testing.assert_allclose(loss, want.detach(), rtol=1e-6, atol=5e-6)
-    for name, ours in to_torch(grads, (*ENCODER_ROWS, *HEAD_ROWS), 3):
+    for name, ours in to_torch(grads, (*XLM_ROBERTA.parameters, *HEAD_PARAMETERS), 3):
         theirs = named[name].grad
         assert theirs is not None
         if name.endswith("key.bias"):

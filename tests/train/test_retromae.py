@@ -15,10 +15,12 @@ from support.tiny import TEXTS
 
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, EncoderConfig, M3Config, RetroMAEConfig
-from m3jax.convert.names import ENCODER_ROWS, to_torch
+from m3jax.convert.names import to_torch
 from m3jax.io.fields import override
+from m3jax.model.families import param_sharding
 from m3jax.model.m3 import PLAIN, abstract_params, encode_batch
 from m3jax.model.retromae import abstract_retromae, cross_entropy, decode, init_retromae
+from m3jax.model.xlm_roberta import XLM_ROBERTA
 from m3jax.text.batches import rows_of_tokens
 from m3jax.text.packing import pack_texts
 from m3jax.train.retromae import (
@@ -166,7 +168,7 @@ def test_loss_and_every_gradient_equal_torch(tiny_dir, model, batch, plain):
     np.testing.assert_allclose(metrics["encoder_loss"], want[0].detach(), rtol=1e-5)
     np.testing.assert_allclose(metrics["decoder_loss"], want[1].detach(), rtol=1e-5)
     np.testing.assert_allclose(loss, (want[0] + want[1]).detach(), rtol=1e-5)
-    for name, ours in to_torch(grads, ENCODER_ROWS, 3):
+    for name, ours in to_torch(grads, XLM_ROBERTA.parameters, 3):
         theirs = cast(torch.Tensor, named[name].grad)
         scale = 1.0 if name.endswith("key.bias") else float(theirs.abs().max())
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale, rtol=0, err_msg=name)
@@ -387,7 +389,7 @@ def test_the_encoder_does_not_see_what_it_has_to_guess(model, batch):
 def test_eight_devices_draw_the_masks_and_give_the_loss_of_one(model):
     batch = random_batch(40, rows=8, real=0.8)
     mesh = sharding.make_mesh(2, 2, 2)
-    place = sharding.param_sharding
+    place = param_sharding
 
     def loss(params, batch):
         return retromae_loss(params, batch, model.config, CONFIG, KEY)[0]

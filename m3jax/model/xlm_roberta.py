@@ -5,16 +5,18 @@ The layers are stacked along a leading axis and scanned: one layer is traced and
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from m3jax.config import ComputeConfig, EncoderConfig
+from m3jax.config import ComputeConfig, EncoderConfig, M3Config
 from m3jax.model.attention import attend
+from m3jax.model.parameters import BY_INPUT, BY_OUTPUT, Family, Parameter, Part, linear, norm
 from m3jax.types import TextBatch
 
 
@@ -155,3 +157,135 @@ def layer_norm(config: EncoderConfig, name: str) -> nn.LayerNorm:
     Two passes: the fast variance E[x^2] - E[x]^2 cancels where PyTorch's does not.
     """
     return nn.LayerNorm(epsilon=config.eps, dtype=jnp.float32, use_fast_variance=False, name=name)
+
+
+# The vocabulary (250,002 = 2 x 3 x 41,667) divides by no usual number of devices, so the embedding
+# tables are split along their width.
+_BY_WIDTH = P(None, ("fsdp", "tensor"))
+_EMBEDDINGS = (
+    Parameter(
+        "encoder/embeddings/word",
+        "v d",
+        _BY_WIDTH,
+        "embeddings",
+        "embeddings.word_embeddings.weight",
+    ),
+    Parameter(
+        "encoder/embeddings/position",
+        "r d",
+        _BY_WIDTH,
+        "embeddings",
+        "embeddings.position_embeddings.weight",
+    ),
+    Parameter(
+        "encoder/embeddings/token_type",
+        "1 d",
+        P(None, None),
+        "embeddings",
+        "embeddings.token_type_embeddings.weight",
+    ),
+    *norm("encoder/embeddings/norm", "d", "embeddings", "embeddings.LayerNorm"),
+)
+
+
+def _block_parameters(path: str, stack: str, part: Part, torch: str) -> tuple[Parameter, ...]:
+    """The parameters of `block`; `stack` is the leading axis of a stack of them, or empty."""
+    rows = (
+        linear(f"{path}/query", f"{stack} d d", BY_OUTPUT, part, f"{torch}.attention.self.query"),
+        linear(f"{path}/key", f"{stack} d d", BY_OUTPUT, part, f"{torch}.attention.self.key"),
+        linear(f"{path}/value", f"{stack} d d", BY_OUTPUT, part, f"{torch}.attention.self.value"),
+        linear(f"{path}/output", f"{stack} d d", BY_INPUT, part, f"{torch}.attention.output.dense"),
+        norm(f"{path}/output_norm", f"{stack} d", part, f"{torch}.attention.output.LayerNorm"),
+        linear(f"{path}/up", f"{stack} d f", BY_OUTPUT, part, f"{torch}.intermediate.dense"),
+        linear(f"{path}/down", f"{stack} f d", BY_INPUT, part, f"{torch}.output.dense"),
+        norm(f"{path}/down_norm", f"{stack} d", part, f"{torch}.output.LayerNorm"),
+    )
+    return tuple(row for pair in rows for row in pair)
+
+
+# RetroMAE: the decoder is one more block, the output table is the word embedding.
+_PRETRAINING = (
+    *(
+        row._replace(torch=None)
+        for row in _block_parameters("decoder", "", "pretraining", "decoder")
+    ),
+    *linear("mlm/dense", "d d", BY_OUTPUT, "pretraining"),
+    *norm("mlm/norm", "d", "pretraining"),
+    Parameter("mlm/bias", "v", P(None), "pretraining"),
+)
+
+# Settings of config.json that this implementation requires; absent ones have these values.
+_REQUIRED = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "type_vocab_size": 1,
+}
+_SHAPE = {  # field of EncoderConfig: key of config.json
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+}
+
+
+def _read_settings(values: Mapping[str, Any]) -> EncoderConfig:
+    """The config of an encoder from its config.json; ValueError names an unsupported setting."""
+    for key, value in _REQUIRED.items():
+        if values.get(key, value) != value:
+            raise ValueError(f"{key} is {values[key]!r}, m3jax needs {value!r}")
+    for key in _SHAPE.values():
+        if key not in values:
+            raise ValueError(f"it lacks {key}")
+    return EncoderConfig(
+        **{field: values[key] for field, key in _SHAPE.items()},
+        eps=float(values.get("layer_norm_eps", 1e-5)),
+        pad_id=values.get("pad_token_id", 1),
+        dropout=float(values.get("hidden_dropout_prob", 0.1)),
+    )
+
+
+def _settings(config: M3Config, dtype: str) -> dict[str, Any]:
+    """The config.json of an encoder whose weights are stored in `dtype`."""
+    encoder = config.encoder
+    cls_id, pad_id, eos_id, _ = config.special_ids
+    return {
+        "architectures": [XLM_ROBERTA.torch_class],
+        "model_type": XLM_ROBERTA.model_type,
+        "hidden_size": encoder.hidden_size,
+        "num_hidden_layers": encoder.layers,
+        "num_attention_heads": encoder.heads,
+        "intermediate_size": encoder.intermediate_size,
+        "hidden_act": "gelu",
+        "layer_norm_eps": encoder.eps,
+        "vocab_size": encoder.vocab_size,
+        "type_vocab_size": 1,
+        "max_position_embeddings": encoder.max_positions,
+        "pad_token_id": pad_id,
+        "bos_token_id": cls_id,
+        "eos_token_id": eos_id,
+        "hidden_dropout_prob": encoder.dropout,
+        "attention_probs_dropout_prob": encoder.dropout,
+        "position_embedding_type": "absolute",
+        "torch_dtype": dtype,
+    }
+
+
+XLM_ROBERTA = Family(
+    model_type=EncoderConfig.model_type,
+    name="XLM-RoBERTa",
+    encoder=Encoder,
+    parameters=(
+        *_EMBEDDINGS,
+        *_block_parameters("encoder/layers", "l", "layers", "encoder.layer.{}"),
+    ),
+    pretraining=_PRETRAINING,
+    read_settings=_read_settings,
+    settings=_settings,
+    torch_class="XLMRobertaModel",
+    torch_prefix="roberta.",  # of XLMRobertaForMaskedLM and similar classes
+    # The pooler, the heads of other tasks, and a buffer of old releases of transformers.
+    torch_unused=("pooler.", "lm_head.", "embeddings.position_ids", "classifier.", "qa_outputs."),
+    tokenizer_class="XLMRobertaTokenizer",
+)
