@@ -68,7 +68,7 @@ def make(options: argparse.Namespace, way, path: Path) -> None:
         table = product.decode(*product.fit(table, way))
         encoder = encoder | {"embeddings": encoder["embeddings"] | {"word": table}}
     params = model.params | {"encoder": encoder}
-    pretrained.save(path, dataclasses.replace(model, params=params, notes=()))
+    pretrained.save(path, dataclasses.replace(model, params=params, heads_trained=True))
 
 
 def measure(path: Path, options: argparse.Namespace) -> dict[str, float]:

@@ -71,7 +71,7 @@ def new_head(model: str, path: Path) -> Path:
         old = pretrained.load(model)
         sparse = init_params(old.config, jax.random.key(0))["heads"]["sparse"]
         params = old.params | {"heads": old.params["heads"] | {"sparse": sparse}}
-        pretrained.save(path, dataclasses.replace(old, params=params, notes=()))
+        pretrained.save(path, dataclasses.replace(old, params=params, heads_trained=True))
     return path
 
 

@@ -101,7 +101,9 @@ def new_layers(options: argparse.Namespace, seed: int) -> Path:
     config = dataclasses.replace(model.config, encoder=encoder)
     params = init_params(config, jax.random.key(seed))
     params["encoder"]["embeddings"] = model.params["encoder"]["embeddings"]
-    pretrained.save(path, dataclasses.replace(model, params=params, config=config, notes=()))
+    pretrained.save(
+        path, dataclasses.replace(model, params=params, config=config, heads_trained=True)
+    )
     return path
 
 

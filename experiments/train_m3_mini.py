@@ -139,7 +139,7 @@ def start(backbone: Path, data: Path, work: Path) -> None:
     texts = [row["pos"][0] for row in questions(data, 400, 0)]
     params = fit_sparse_head(params | {"encoder": encoder}, config, model.tokenizer, texts)
     pretrained.save(
-        work / "start", dataclasses.replace(model, params=params, config=config, notes=())
+        work / "start", dataclasses.replace(model, params=params, config=config, heads_trained=True)
     )
 
 
@@ -208,7 +208,7 @@ def cls(source: Path, pairs: Path, work: Path) -> None:
     params = cls_from_mean(model.params, model.config, model.tokenizer, texts,
                            freeze_layers=model.config.encoder.layers // 2, rows=height,
                            tell=tell)  # fmt: skip
-    pretrained.save(work / "cls", dataclasses.replace(model, params=params, notes=()))
+    pretrained.save(work / "cls", dataclasses.replace(model, params=params, heads_trained=True))
 
 
 def heads(data: Path, work: Path, scale: float) -> None:
@@ -225,7 +225,7 @@ def heads(data: Path, work: Path, scale: float) -> None:
     # Small remainders teach little; a smoke run has nothing else.
     parts = [part for part in parts if len(part) >= min(30, len(max(parts, key=len)))]
     params = warm_up_sparse_head(model.params, model.config, model.tokenizer, parts)
-    pretrained.save(work / "heads", dataclasses.replace(model, params=params, notes=()))
+    pretrained.save(work / "heads", dataclasses.replace(model, params=params, heads_trained=True))
 
 
 def head_rows(data: Path, scale: float) -> list[dict]:

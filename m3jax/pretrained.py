@@ -21,6 +21,7 @@ from m3jax.config import HeadWeights, M3Config
 from m3jax.convert import files, quantized
 from m3jax.convert.heads import fresh_heads
 from m3jax.convert.names import from_torch
+from m3jax.io.atomic import new_directory
 from m3jax.io.fields import from_json, to_json
 from m3jax.io.hashing import new_digest
 from m3jax.model.families import family_of, param_sharding
@@ -33,19 +34,27 @@ log = logging.getLogger(__name__)
 
 HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*_linear.pt", "sentencepiece.bpe.model"]
 HUB_IGNORED = ["onnx/*", "openvino/*"]  # other run times' copies of the weights
+UNTRAINED_HEADS = (
+    "its multi-vector and sparse heads were never trained (no colbert_linear.pt and "
+    "sparse_linear.pt): the first starts as the identity, the second at random; train them "
+    "before use"
+)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A model in memory. `notes` says what a user should know of how it came to be; `fusion` has
-    the weights of its hybrid by method (`dense+sparse`, `all`), where they were tuned for it."""
+    """A model in memory.
+
+    `heads_trained` is False where the multi-vector and sparse heads were made for an encoder that
+    had none. `fusion` holds the tuned weights of the hybrid by method (`dense+sparse`, `all`).
+    """
 
     params: dict[str, Any]
     config: M3Config
     tokenizer: Tokenizer
     source: str
-    notes: tuple[str, ...] = ()
+    heads_trained: bool = True
     fusion: dict[str, HeadWeights] = dataclasses.field(default_factory=dict)
 
 
@@ -66,9 +75,9 @@ def load(
     mesh = sharding.make_mesh() if mesh is None else mesh
     tokenizer = tokenizers.load(directory)
     if (directory / checkpoint.METADATA).is_file():
-        params, config, notes = _load_ours(directory, mesh)
+        params, config, heads_trained = _load_ours(directory, mesh)
     else:
-        params, config, notes = _load_hugging_face(directory, tokenizer, mesh, seed)
+        params, config, heads_trained = _load_hugging_face(directory, tokenizer, mesh, seed)
     if pooling is not None:
         config = dataclasses.replace(config, pooling=pooling)
     if tokenizer.vocab_size > config.encoder.vocab_size:
@@ -76,15 +85,16 @@ def load(
             f"{directory}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the embedding "
             f"{config.encoder.vocab_size} rows; tokenizer and weights belong to different models"
         )
-    for note in notes:
-        log.warning("%s: %s", directory, note)
-    return Pretrained(params, config, tokenizer, str(name_or_dir), notes, read_fusion(directory))
+    if not heads_trained:
+        log.warning("%s: %s", directory, UNTRAINED_HEADS)
+    fusion = read_fusion(directory)
+    return Pretrained(params, config, tokenizer, str(name_or_dir), heads_trained, fusion)
 
 
 def save(directory: Path | str, model: Pretrained, replace: bool = False) -> None:
     """Writes `model` as a directory of ours, whole or not at all, in place of an older one only
     with `replace`."""
-    with checkpoint.new_directory(directory, replace) as scratch:
+    with new_directory(directory, replace) as scratch:
         checkpoint.save_arrays(scratch, model.params)
         _finish(scratch, model, "orbax")
 
@@ -92,7 +102,7 @@ def save(directory: Path | str, model: Pretrained, replace: bool = False) -> Non
 def save_int8(directory: Path | str, model: Pretrained, word_bytes: int | None = None) -> int:
     """Writes `model` in the small int8 format, words in `word_bytes` where it is given; returns
     the bytes of the weights."""
-    with checkpoint.new_directory(directory) as scratch:
+    with new_directory(directory) as scratch:
         size = quantized.write(scratch, model.params, word_bytes)
         _finish(scratch, model, "int8")
     return size
@@ -106,15 +116,15 @@ def save_hugging_face(
 ) -> None:
     """Writes `model` as the directory that the PyTorch world loads, whole or not at all.
 
-    Heads that `notes` tells were never trained are left out, with a warning: they would pass for
-    real ones.
+    Heads that were never trained are left out, with a warning: readers would take them for trained
+    ones.
     """
-    if model.notes:
-        log.warning("%s: without heads: %s", directory, model.notes[0])
-    with checkpoint.new_directory(directory) as scratch:
+    if not model.heads_trained:
+        log.warning("%s: without heads: %s", directory, UNTRAINED_HEADS)
+    with new_directory(directory) as scratch:
         files.write_directory(
             scratch, model.params, model.config, model.tokenizer, dtype, shard_bytes,
-            heads=not model.notes,
+            heads=model.heads_trained,
         )  # fmt: skip
 
 
@@ -211,29 +221,29 @@ def fingerprint(params: dict[str, Any], config: M3Config) -> str:
     return digest.hexdigest()
 
 
-def _load_ours(directory: Path, mesh: Mesh) -> tuple[dict[str, Any], M3Config, tuple[str, ...]]:
+def _load_ours(directory: Path, mesh: Mesh) -> tuple[dict[str, Any], M3Config, bool]:
     metadata = checkpoint.read_metadata(directory)
-    config, notes = from_json(M3Config, metadata["config"]), tuple(metadata.get("notes", ()))
+    config = from_json(M3Config, metadata["config"])
+    heads_trained = not metadata.get("notes")
     if metadata["weights"] == "int8":
         flat = quantized.read(directory)
         shapes = {p: a.shape for p, a in sharding.flatten(abstract_params(config)).items()}
         if {p: a.shape for p, a in flat.items()} != shapes:
             raise ValueError(f"{directory / quantized.FILE} does not hold the model of its config")
-        return _place(flat.items(), mesh), config, notes
+        return _place(flat.items(), mesh), config, heads_trained
     like = sharding.map_params(
         lambda path, leaf: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=param_sharding(path, leaf.shape, mesh)
         ),
         abstract_params(config),
     )
-    return checkpoint.load_arrays(directory, like), config, notes
+    return checkpoint.load_arrays(directory, like), config, heads_trained
 
 
 def _load_hugging_face(
     directory: Path, tokenizer: Tokenizer, mesh: Mesh, seed: int
-) -> tuple[dict[str, Any], M3Config, tuple[str, ...]]:
+) -> tuple[dict[str, Any], M3Config, bool]:
     config = dataclasses.replace(files.read_config(directory), special_ids=tokenizer.special_ids)
-    notes: tuple[str, ...] = ()
     heads = None
     if files.has_heads(directory):
         heads = files.open_heads(directory)
@@ -247,12 +257,7 @@ def _load_hugging_face(
         flat |= _place(from_torch(heads, config, HEAD_PARAMETERS), mesh, nested=False)
     else:
         flat |= _place(fresh_heads(config, seed).items(), mesh, nested=False)
-        notes = (
-            "its multi-vector and sparse heads were never trained (no colbert_linear.pt and "
-            "sparse_linear.pt): the first starts as the identity, the second at random; train them "
-            "before use",
-        )
-    return sharding.unflatten(flat), config, notes
+    return sharding.unflatten(flat), config, heads is not None
 
 
 def _place(leaves: Any, mesh: Mesh, nested: bool = True) -> dict[str, Any]:
@@ -267,8 +272,8 @@ def _place(leaves: Any, mesh: Mesh, nested: bool = True) -> dict[str, Any]:
 def _finish(directory: Path, model: Pretrained, weights: str) -> None:
     model.tokenizer.save(directory, compressed=weights == "int8")
     values = {"config": to_json(model.config), "weights": weights}
-    if model.notes:
-        values["notes"] = list(model.notes)
+    if not model.heads_trained:
+        values["notes"] = [UNTRAINED_HEADS]
     if model.fusion:
         values["fusion"] = {name: to_json(own) for name, own in model.fusion.items()}
     checkpoint.write_metadata(directory, values)

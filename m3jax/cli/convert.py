@@ -135,7 +135,7 @@ def _init_heads(options: argparse.Namespace) -> int:
     from m3jax.io.jsonl import read_records
 
     model = pretrained.load(options.src)
-    if not model.notes:
+    if model.heads_trained:
         raise ValueError(f"{options.src} has heads already; they would be lost")
     if options.cls_from_mean and not options.texts:
         raise ValueError("--cls-from-mean needs --texts: thousands like those to be searched")
@@ -143,7 +143,9 @@ def _init_heads(options: argparse.Namespace) -> int:
     if options.cls_from_mean:
         model = _cls_from_mean(model, texts)
     params = fit_sparse_head(model.params, model.config, model.tokenizer, texts)
-    _save_like(options.src, options.dst, dataclasses.replace(model, params=params, notes=()))
+    _save_like(
+        options.src, options.dst, dataclasses.replace(model, params=params, heads_trained=True)
+    )
     return _say(options.dst, f"token weights fitted to {len(texts)} texts")
 
 
@@ -231,7 +233,7 @@ def _merge(options: argparse.Namespace) -> int:
 
     def params_of(name: str) -> dict:
         other = model if name == options.src[0] else pretrained.load(name)
-        if other.notes:
+        if not other.heads_trained:
             raise ValueError(f"{name} lacks heads; init-heads makes them")
         if _kind(other) != _kind(model):
             raise ValueError(

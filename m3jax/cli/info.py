@@ -84,6 +84,6 @@ def _model_rows(name: str) -> dict[str, Any]:
         "tokenizer ids": model.tokenizer.vocab_size,
         "fingerprint": pretrained.fingerprint(model.params, model.config),
         "weights of the hybrid": format_fusion(model.fusion) or "the paper's",
-        "notes": "; ".join(model.notes) or "none",
+        "notes": "none" if model.heads_trained else pretrained.UNTRAINED_HEADS,
         "directory": json.dumps(str(pretrained.resolve(name))),
     }

@@ -69,7 +69,7 @@ def _load(options: argparse.Namespace, texts: list[str], console):
 
     model = load_embedder(options)
     loaded = model.encoder.model
-    if not loaded.notes:
+    if loaded.heads_trained:
         return model
     console.print(
         f"{options.model} has no M3 heads. For this demonstration its token vectors serve as they "

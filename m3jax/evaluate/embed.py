@@ -38,7 +38,7 @@ def modes_for(
     """
     names = {head: mode for mode, head in corpus.MODES.items()}
     needed = {names[head] for head in heads_of(tuple(methods))}
-    if needed and store == "all" and embedder is not None and not embedder.encoder.model.notes:
+    if needed and store == "all" and embedder is not None and embedder.encoder.model.heads_trained:
         needed |= {names[head] for head in heads_of(METHODS)}
     return tuple(mode for mode in corpus.MODES if mode in needed)
 

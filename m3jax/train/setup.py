@@ -209,7 +209,7 @@ def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, batch_source: Batch
             raise ValueError('objective "m3" trains on pairs: {"query": ..., "pos": [...]} a line')
         loss = config.loss
         if {"sparse", "colbert"} <= set(loss.heads):
-            start = dataclasses.replace(start, notes=())  # that nothing was trained yet
+            start = dataclasses.replace(start, heads_trained=True)
         gradients = m3_gradients(start.config, loss, config.step, compute, mesh)
     schedule = make_schedule(config.optimizer, config.steps)
     optimizer = make_optimizer(config.optimizer, schedule)

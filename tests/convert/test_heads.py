@@ -15,7 +15,7 @@ def test_a_model_without_heads_gets_fresh_ones_and_says_so(tmp_path, caplog):
     write_tiny_model(tmp_path / "plain", heads=False)
     with caplog.at_level("WARNING"):
         model = pretrained.load(tmp_path / "plain")
-    assert "train them before use" in caplog.text and model.notes
+    assert "train them before use" in caplog.text and not model.heads_trained
     np.testing.assert_array_equal(model.params["heads"]["colbert"]["kernel"], np.eye(32))
     again = pretrained.load(tmp_path / "plain")
     assert_same_bits(sharding.flatten(model.params), sharding.flatten(again.params))
@@ -29,10 +29,10 @@ def test_heads_that_were_never_trained_stay_known_as_such(tmp_path, capsys):
                  "--to", "258"]) == 0  # fmt: skip
     assert not list((tmp_path / "long").glob("*.pt"))
     for name in ("ours", "long"):
-        assert "never trained" in pretrained.load(tmp_path / name).notes[0]
+        assert not pretrained.load(tmp_path / name).heads_trained
         made = str(tmp_path / f"{name}2")
         assert main(["convert", "init-heads", str(tmp_path / name), made]) == 0
-        assert not pretrained.load(made).notes
+        assert pretrained.load(made).heads_trained
 
 
 def test_fitted_token_weights_follow_rarity(tmp_path):

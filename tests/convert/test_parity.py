@@ -144,7 +144,9 @@ def test_real_encoder_equals_torch_on_real_texts(backbone_dir, data_dir, tmp_pat
         "sparse": {"kernel": rng.normal(0, 0.05, (384, 1)), "bias": rng.normal(0, 0.1, 1)},
     }
     heads = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), heads)
-    loaded = dataclasses.replace(loaded, params=loaded.params | {"heads": heads}, notes=())
+    loaded = dataclasses.replace(
+        loaded, params=loaded.params | {"heads": heads}, heads_trained=True
+    )
     pretrained.save_hugging_face(tmp_path / "hf", loaded)
     model = M3Embedder.from_pretrained(tmp_path / "hf", mesh=one_device())
     assert_same(outputs(model, texts, max_length=512), torch_outputs(tmp_path / "hf", texts, 512))
