@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from m3jax.io.atomic import new_directory as new_directory
 from m3jax.io.atomic import write_json
 
 METADATA = "m3jax.json"

@@ -27,8 +27,7 @@ from m3jax.io.hashing import new_digest
 from m3jax.model.families import family_of, param_sharding
 from m3jax.model.heads import HEAD_PARAMETERS
 from m3jax.model.m3 import abstract_params
-from m3jax.text import tokenizer as tokenizers
-from m3jax.text.tokenizer import Tokenizer
+from m3jax.text.tokenizer import Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ def load(
     """
     directory = resolve(name_or_dir, cache_dir)
     mesh = sharding.make_mesh() if mesh is None else mesh
-    tokenizer = tokenizers.load(directory)
+    tokenizer = load_tokenizer(directory)
     if (directory / checkpoint.METADATA).is_file():
         params, config, heads_trained = _load_ours(directory, mesh)
     else:

@@ -33,7 +33,7 @@ from m3jax.config import ComputeConfig, DataConfig, LossConfig
 from m3jax.data import build
 from m3jax.feed.plan import example_stats, plan_epoch
 from m3jax.feed.source import BatchSource
-from m3jax.text import tokenizer
+from m3jax.text.tokenizer import load_tokenizer
 from m3jax.train.objectives import objective
 from m3jax.train.report import tokens_of
 from m3jax.types import TrainBatch
@@ -163,7 +163,7 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores",
                               "plan": big_plan(options.synthetic), "ways": []}  # fmt: skip
-    tokens = tokenizer.load(options.model)
+    tokens = load_tokenizer(options.model)
     with tempfile.TemporaryDirectory() as scratch:
         sample = Path(scratch) / "sample"
         sample.mkdir()

@@ -179,7 +179,7 @@ def load_tokenizer(name: str):
     from m3jax.text import tokenizer
 
     if Path(name).is_dir():
-        return tokenizer.load(name)
+        return tokenizer.load_tokenizer(name)
     from m3jax import pretrained
 
-    return tokenizer.load(pretrained.resolve(name))
+    return tokenizer.load_tokenizer(pretrained.resolve(name))

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from m3jax.config import M3Config
-from m3jax.convert.names import COLBERT_FILE, SPARSE_FILE, Source, to_torch
+from m3jax.convert.names import COLBERT_FILE, SPARSE_FILE, TorchCheckpoint, to_torch
 from m3jax.model.families import family_named, family_of
 from m3jax.model.heads import HEAD_PARAMETERS
 from m3jax.text.tokenizer import Tokenizer
@@ -62,14 +62,14 @@ def has_heads(directory: Path) -> bool:
 
 
 @contextlib.contextmanager
-def open_encoder(directory: Path) -> Iterator[Source]:
+def open_encoder(directory: Path) -> Iterator[TorchCheckpoint]:
     """The encoder's tensors: safetensors or .bin, whole or in shards."""
     read: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         for file in _weight_files(directory):
             safe = file.suffix == ".safetensors"
             read |= _open_safetensors(file, stack) if safe else _torch(file)
-        yield Source(list(read), lambda name: read[name](), str(directory))
+        yield TorchCheckpoint(list(read), lambda name: read[name](), str(directory))
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -89,12 +89,12 @@ def _weight_files(directory: Path) -> list[Path]:
     )
 
 
-def open_heads(directory: Path) -> Source:
+def open_heads(directory: Path) -> TorchCheckpoint:
     """The tensors of the two heads, named as in `HEAD_PARAMETERS`."""
     read = {}
     for stem, file in HEAD_FILES.items():
         read |= {f"{stem}.{name}": get for name, get in _torch(directory / file).items()}
-    return Source(list(read), lambda name: read[name](), str(directory))
+    return TorchCheckpoint(list(read), lambda name: read[name](), str(directory))
 
 
 def write_directory(

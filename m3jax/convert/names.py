@@ -16,7 +16,7 @@ from m3jax.sharding import flatten
 COLBERT_FILE, SPARSE_FILE = "colbert_linear.pt", "sparse_linear.pt"
 
 
-class Source(NamedTuple):
+class TorchCheckpoint(NamedTuple):
     """A PyTorch checkpoint read tensor by tensor."""
 
     names: Iterable[str]
@@ -25,7 +25,7 @@ class Source(NamedTuple):
 
 
 def from_torch(
-    source: Source, config: M3Config, rows: tuple[Parameter, ...]
+    source: TorchCheckpoint, config: M3Config, rows: tuple[Parameter, ...]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (path, float32 array) for each row, layers stacked; one leaf in memory at a time.
 

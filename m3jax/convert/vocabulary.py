@@ -21,8 +21,7 @@ from m3jax.config import M3Config
 from m3jax.model.families import family_of
 from m3jax.model.m3 import Params
 from m3jax.sharding import flatten, unflatten
-from m3jax.text import tokenizer as tokenizer_files
-from m3jax.text.tokenizer import Tokenizer
+from m3jax.text.tokenizer import Tokenizer, load_tokenizer
 
 SPACE = "▁"
 BATCH = 500  # texts tokenised at once
@@ -191,4 +190,4 @@ def _write_tokenizer(tokenizer: Tokenizer, kept: np.ndarray, directory: Path) ->
                 }
             text = json.dumps(values, indent=2, ensure_ascii=False)
             (directory / name).write_text(text + "\n", encoding="utf-8")
-    return tokenizer_files.load(directory)
+    return load_tokenizer(directory)

@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from m3jax.checkpoint import new_directory
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import Embeddings, Ragged, to_int8
 from m3jax.embed.vectors import Rows
-from m3jax.io.atomic import write_json
+from m3jax.io.atomic import new_directory, write_json
 from m3jax.io.hashing import file_digests, new_digest
 from m3jax.io.jsonl import Record
 from m3jax.pretrained import fingerprint

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from m3jax.checkpoint import new_directory
+from m3jax.io.atomic import new_directory
 from m3jax.search import sparse
 from m3jax.search.hits import Hits
 from m3jax.search.sparse import InvertedIndex

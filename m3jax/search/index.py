@@ -19,13 +19,12 @@ import numpy as np
 import scipy.sparse
 
 from m3jax import pretrained
-from m3jax.checkpoint import new_directory
 from m3jax.config import PAPER_FUSION, HeadWeights
 from m3jax.embed import corpus
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import Embeddings
 from m3jax.embed.vectors import RaggedRows, Rows, as_ragged, as_rows
-from m3jax.io.atomic import write_json
+from m3jax.io.atomic import new_directory, write_json
 from m3jax.io.fields import to_json
 from m3jax.io.hashing import file_digests
 from m3jax.io.jsonl import Record

@@ -24,7 +24,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int, Num
 
-from m3jax.checkpoint import new_directory
+from m3jax.io.atomic import new_directory
 from m3jax.search.hits import Hits, ranked
 from m3jax.search.threads import cores, have_numba, spread
 

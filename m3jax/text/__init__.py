@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from m3jax.text.batches import Slot, plan_padded, rows_of_tokens
     from m3jax.text.buckets import bucket_ladder, bucket_of
     from m3jax.text.packing import pack_texts
-    from m3jax.text.tokenizer import Tokenizer, load
+    from m3jax.text.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
     "Slot",
     "Tokenizer",
     "bucket_ladder",
     "bucket_of",
-    "load",
+    "load_tokenizer",
     "pack_texts",
     "plan_padded",
     "rows_of_tokens",
@@ -28,7 +28,7 @@ __all__ = [
 __getattr__, __dir__ = exports(
     __name__,
     {
-        "tokenizer": ("Tokenizer", "load"),
+        "tokenizer": ("Tokenizer", "load_tokenizer"),
         "buckets": ("bucket_ladder", "bucket_of"),
         "packing": ("pack_texts",),
         "batches": ("Slot", "plan_padded", "rows_of_tokens"),

@@ -31,7 +31,7 @@ _DEFAULT_SPECIAL = {
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer that writes a text as `<s> ... </s>`, as XLM-R does. Made by `load`."""
+    """A tokenizer that writes a text as `<s> ... </s>`, as XLM-R does. Made by `load_tokenizer`."""
 
     backend: tokenizers.Tokenizer
     cls_id: int
@@ -86,7 +86,8 @@ class Tokenizer:
     def save(self, directory: Path, compressed: bool = False) -> None:
         """Copies the tokenizer files to `directory`, and writes tokenizer.json if there is none.
 
-        With `compressed`, only the files that `load` needs are written, tokenizer.json as gzip.
+        With `compressed`, only the files that `load_tokenizer` needs are written,
+        tokenizer.json as gzip.
         """
         for name in FILES:
             source = self.directory / name
@@ -126,7 +127,7 @@ class Tokenizer:
         return np.array([*out, self.eos_id], np.int32)
 
 
-def load(directory: Path | str) -> Tokenizer:
+def load_tokenizer(directory: Path | str) -> Tokenizer:
     """Loads the tokenizer in `directory`.
 
     Raises FileNotFoundError if it has none, ValueError if a file is damaged or the vocabulary lacks

@@ -3,7 +3,7 @@
 import pytest
 from safetensors.numpy import load_file
 
-from m3jax.convert.names import Source, from_torch
+from m3jax.convert.names import TorchCheckpoint, from_torch
 from m3jax.model.xlm_roberta import XLM_ROBERTA
 
 
@@ -20,6 +20,6 @@ def test_any_other_set_of_tensors_is_refused(tiny_dir, model, change, message):
         del tensors[name]
     else:
         tensors[name] = tensors[name][:-1]
-    source = Source(tensors, lambda n: tensors[n], "here")
+    source = TorchCheckpoint(tensors, lambda n: tensors[n], "here")
     with pytest.raises((KeyError, ValueError), match=message):
         list(from_torch(source, model.config, XLM_ROBERTA.parameters))

@@ -10,7 +10,7 @@ from m3jax import M3Embedder
 from m3jax.cli.main import main
 from m3jax.config import EncoderConfig, M3Config
 from m3jax.convert import vocabulary
-from m3jax.text import tokenizer as tokenizer_files
+from m3jax.text.tokenizer import Tokenizer, load_tokenizer
 
 KEPT = ["the cat and the dog", "Die Katze schläft", "the encoder"]
 
@@ -50,7 +50,7 @@ def test_texts_whose_pieces_are_kept_give_the_same_outputs(tiny, pruned):
 
 
 def test_other_texts_are_spelled_in_shorter_pieces(tiny, pruned):
-    small = tokenizer_files.load(pruned[0])
+    small = load_tokenizer(pruned[0])
     text = "retrieval of multilingual passages"
     old, new = (t.encode([text], 100)[0] for t in (tiny.tokenizer, small))
     assert len(new) > len(old) and small.unk_id not in new
@@ -62,7 +62,7 @@ def test_the_pytorch_world_reads_the_same_ids(pruned):
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(pruned[0])
-    ours = tokenizer_files.load(pruned[0])
+    ours = load_tokenizer(pruned[0])
     for text in (*KEPT, "retrieval übergröße"):
         assert theirs(text)["input_ids"] == ours.encode([text], 100)[0].tolist()
     names = ("<s>", "<pad>", "</s>", "<unk>")
@@ -70,7 +70,7 @@ def test_the_pytorch_world_reads_the_same_ids(pruned):
 
 
 def test_a_real_vocabulary_keeps_its_mask_and_every_character(backbone_dir, tmp_path):
-    real = tokenizer_files.load(backbone_dir)
+    real = load_tokenizer(backbone_dir)
     kept = vocabulary.pieces_to_keep(real, vocabulary.count_pieces(real, pairs("xx", KEPT)))
     config = M3Config(encoder=EncoderConfig(vocab_size=real.vocab_size))
     word = np.arange(real.vocab_size, dtype=np.float32)[:, None]
@@ -130,6 +130,6 @@ def test_a_text_that_follows_itself_counts_once(tiny):
 
 def test_only_unigram(tiny, tmp_path):
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0}, "<unk>"))
-    other = tokenizer_files.Tokenizer(words, 0, 0, 0, 0, tmp_path)
+    other = Tokenizer(words, 0, 0, 0, 0, tmp_path)
     with pytest.raises(ValueError, match="only a Unigram"):
         vocabulary.pieces_to_keep(other, {})

@@ -18,7 +18,7 @@ from m3jax.cli.main import main
 from m3jax.data.build import ARRAYS, METADATA, build, check_tokenizer, open_examples
 from m3jax.data.examples import read_examples, to_json
 from m3jax.io.npy import NpyWriter
-from m3jax.text import tokenizer as tokenizers
+from m3jax.text.tokenizer import load_tokenizer
 
 RECORDS = [
     {"query": "who", "pos": ["the cat", "a dog"], "neg": ["x"], "prompt": "ask: ", "source": "s"},
@@ -30,7 +30,7 @@ RECORDS = [
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_dir):
-    return tokenizers.load(tiny_dir)
+    return load_tokenizer(tiny_dir)
 
 
 @pytest.fixture(scope="module")
@@ -169,14 +169,14 @@ def test_another_tokenizer_is_refused_and_a_copy_is_not(made, tmp_path, tokenize
         values = json.loads((tokenizer.directory / "tokenizer.json").read_text())
         (tmp_path / "same").mkdir()
         (tmp_path / "same" / "tokenizer.json").write_text(json.dumps(values, indent=1))
-        check_tokenizer(opened, tokenizers.load(tmp_path / "same"))
+        check_tokenizer(opened, load_tokenizer(tmp_path / "same"))
         assert "another tokenizer.json" in caplog.messages[0]
     kept = [piece for piece in values["model"]["vocab"] if len(piece[0]) < 3 or piece[0][0] == "<"]
     values["model"]["vocab"] = kept
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match="another tokenizer than .*other"):
-        check_tokenizer(opened, tokenizers.load(tmp_path / "other"))
+        check_tokenizer(opened, load_tokenizer(tmp_path / "other"))
 
 
 def test_npy_files_grow_and_refuse_what_does_not_fit(tmp_path):
@@ -243,8 +243,9 @@ def test_a_real_file_read_whole(data_dir, tmp_path, tokenizer):
 def test_memory_does_not_grow_with_the_examples(tmp_path, tiny_dir):
     """Ten times the examples, at most 20 MB more, in a process of its own."""
     code = (
-        "import sys; from m3jax.text import datasets, tokenizer\n"
-        "datasets.build(sys.argv[1], sys.argv[2], tokenizer.load(sys.argv[3]))\n"
+        "import sys; from m3jax.data.build import build\n"
+        "from m3jax.text.tokenizer import load_tokenizer\n"
+        "build(sys.argv[1], sys.argv[2], load_tokenizer(sys.argv[3]))\n"
         # Not ru_maxrss: it starts from the peak of the process that forked.
         "print(*(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))"
     )

@@ -10,7 +10,7 @@ from m3jax.data.check import check
 from m3jax.data.examples import (
     read_examples,
 )
-from m3jax.text import tokenizer as tokenizers
+from m3jax.text.tokenizer import load_tokenizer
 
 
 def test_check_counts_what_is_there(tmp_path, tiny_dir):
@@ -37,7 +37,7 @@ def test_check_counts_what_is_there(tmp_path, tiny_dir):
     assert report.repeated_pairs == 2  # (a, x) and (a, y), across files
     assert report.lengths["positive"].bins[:2] == [4, 1]
     assert report.lengths["query"].total == 4 and report.lengths["negative"].count == 3
-    tokenizer = tokenizers.load(tiny_dir)
+    tokenizer = load_tokenizer(tiny_dir)
     report = check(tmp_path, tokenizer=tokenizer)
     want = [len(ids) for ids in tokenizer.encode(["x", "y", "x", "x" * 20, "y"], 10_000)]
     assert report.unit == "tokens" and report.lengths["positive"].total == sum(want)

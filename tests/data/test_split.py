@@ -6,11 +6,11 @@ import pytest
 from support.example_files import GOOD, lines, write
 
 from m3jax.data.split import split_by_length
-from m3jax.text import tokenizer as tokenizers
+from m3jax.text.tokenizer import load_tokenizer
 
 
 def test_split_by_length_keeps_every_record_whole(tmp_path, tiny_dir):
-    tokenizer = tokenizers.load(tiny_dir)
+    tokenizer = load_tokenizer(tiny_dir)
     records = [
         {"query": "x", "pos": ["word " * n], "neg": ["\ud800é"], "type": "t", "batch_size": 1.5}
         for n in (1, 3, 30, 60, 300)

@@ -6,13 +6,13 @@ import sys
 import pytest
 from support.tiny import TEXTS
 
-from m3jax.text import tokenizer as tokenizers
 from m3jax.text.batches import cls_columns
+from m3jax.text.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_dir):
-    return tokenizers.load(tiny_dir)
+    return load_tokenizer(tiny_dir)
 
 
 def test_tokens_are_those_of_transformers(tokenizer, tiny_dir):
@@ -33,7 +33,8 @@ def test_a_lone_surrogate_becomes_a_replacement_character(tokenizer):
 def test_what_is_no_text_is_refused_by_number(tiny_dir):
     """In a process of its own: under pytest the type checker may be the first to complain."""
     code = (
-        "import sys; from m3jax.text.tokenizer import load; load(sys.argv[1]).encode(['a', 3], 9)"
+        "import sys; from m3jax.text.tokenizer import load_tokenizer\n"
+        "load_tokenizer(sys.argv[1]).encode(['a', 3], 9)"
     )
     out = subprocess.run(
         [sys.executable, "-c", code, str(tiny_dir)], capture_output=True, text=True, check=False
@@ -61,7 +62,7 @@ def test_mcls_inserts_cls_before_every_so_many_tokens(tokenizer):
 
 def test_a_directory_without_tokenizer_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
-        tokenizers.load(tmp_path)
+        load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="tokenizer.json"):
-        tokenizers.load(tmp_path)
+        load_tokenizer(tmp_path)
