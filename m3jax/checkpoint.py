@@ -1,7 +1,7 @@
-"""A tree of arrays and a JSON document in one directory, whole or not there at all.
+"""A tree of arrays, stored by Orbax, and a JSON document in one directory.
 
-Knows no model. Arrays are stored by Orbax, so any number of devices reads what any other number
-wrote, each its own pieces.
+Independent of the model. Arrays can be read on another number of devices than they were written
+from; each device reads its shards.
 """
 
 import json
@@ -19,9 +19,9 @@ VERSION = 1
 
 
 def save_arrays(directory: Path, tree: Any) -> None:
-    """Writes the arrays of `tree` to `directory/params`: this process alone, of many."""
+    """Writes the arrays of `tree` to `directory/params`, from this process only."""
     options = ocp.options.MultiprocessingOptions()
-    if jax.process_count() > 1:  # the tree is whole here, and the others do not wait
+    if jax.process_count() > 1:  # every process has all arrays; the others do not wait
         only = jax.process_index()
         options = ocp.options.MultiprocessingOptions(
             primary_host=only, active_processes={only}, barrier_sync_key_prefix="save_arrays"
@@ -31,9 +31,10 @@ def save_arrays(directory: Path, tree: Any) -> None:
 
 
 def load_arrays(directory: Path, like: Any) -> Any:
-    """Reads them back; `like` is a tree of jax.ShapeDtypeStruct whose shardings say where to.
+    """Reads the arrays; `like` is a tree of jax.ShapeDtypeStruct with their shardings.
 
-    Raises FileNotFoundError or ValueError, naming the directory, for anything unreadable.
+    Raises FileNotFoundError or ValueError, naming the directory, if the arrays are missing,
+    unreadable or of other shapes.
     """
     path = (directory / ARRAYS).absolute()
     if not path.is_dir():
@@ -42,14 +43,13 @@ def load_arrays(directory: Path, like: Any) -> Any:
         )
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            # Compared first: a restore that fails half-way leaves reads of arrays behind.
+            # Checked before the restore, which would leave reads running if it failed half-way.
             stored = _shapes(checkpointer.metadata(path).item_metadata.tree)
-            wanted = _shapes(like)
-            if stored != wanted:
-                different = sorted(n for n in stored.keys() | wanted.keys()
-                                   if stored.get(n) != wanted.get(n))  # fmt: skip
-                name = different[0]
-                raise ValueError(f"{name} is {stored.get(name)}, expected {wanted.get(name)}")
+            expected = _shapes(like)
+            if stored != expected:
+                names = stored.keys() | expected.keys()
+                name = min(n for n in names if stored.get(n) != expected.get(n))
+                raise ValueError(f"{name} is {stored.get(name)}, expected {expected.get(name)}")
             return checkpointer.restore(path, like)
     except (ValueError, KeyError, OSError, AttributeError, jax.errors.JaxRuntimeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
@@ -61,13 +61,13 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def write_metadata(directory: Path, values: dict[str, Any]) -> None:
-    """Writes the JSON document that says what the arrays are."""
+    """Writes the JSON document that describes the arrays."""
     values = {"format": "m3jax", "version": VERSION, **values}
     write_json(directory / METADATA, values, indent=2, sort_keys=True)
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
-    """Reads it back; ValueError for another format or a newer version."""
+    """Reads the JSON document; ValueError for another format or a newer version."""
     path = Path(directory) / METADATA
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

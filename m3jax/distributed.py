@@ -1,10 +1,10 @@
-"""Many hosts, one program: every process starts the same command and finds the others.
+"""Start of a multi-process program: every process runs the same command and joins the others.
 
 flags      --coordinator HOST:PORT --processes N --process I
-SLURM      srun sets SLURM_*; nothing to say
-TPU pod    the metadata server knows; nothing to say
+SLURM      no flags: srun sets SLURM_*
+TPU pod    no flags: the metadata server has the addresses
 Kubernetes an indexed job (JOB_COMPLETION_INDEX) with --coordinator and --processes
-Open MPI   mpirun sets OMPI_*; nothing to say
+Open MPI   no flags: mpirun sets OMPI_*
 """
 
 import os
@@ -17,22 +17,22 @@ import jax
 def start(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Joins the other processes before any device is touched; alone it does nothing.
+    """Calls jax.distributed.initialize; must precede any use of devices. One process: no effect.
 
-    Raises ValueError for flags that do not fit together.
+    Raises ValueError for flags that contradict each other.
     """
-    arguments = arguments_of(coordinator, processes, process, os.environ)
+    arguments = initialize_arguments(coordinator, processes, process, os.environ)
     if arguments is not None:
         jax.distributed.initialize(**arguments)
 
 
-def arguments_of(
+def initialize_arguments(
     coordinator: str | None,
     processes: int | None,
     process: int | None,
     environment: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """The arguments of jax.distributed.initialize; {} where it finds them itself; None alone."""
+    """The arguments of jax.distributed.initialize: {} if it detects them, None for one process."""
     if coordinator is not None:
         index = environment.get("JOB_COMPLETION_INDEX")  # an indexed job of Kubernetes
         process = int(index) if process is None and index is not None else process

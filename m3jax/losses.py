@@ -2,9 +2,8 @@
 
     b  queries    g  passages of a query's group, the positive first    p  passages = b * g
 
-Logits are scores divided by the temperature. `valid` names the passages that take part in a
-query's softmax; the positive always does. A query without any is a filling of the batch and counts
-nowhere.
+Logits are scores divided by the temperature. `valid` marks the passages in a query's softmax, which
+always include the positive. Padding queries have no valid passage and are excluded from every mean.
 """
 
 import dataclasses
@@ -47,13 +46,13 @@ def kl_div(
     teacher_scores: Float[Array, "b g"],
     valid: Bool[Array, "b p"],
 ) -> Float[Array, ""]:
-    """A re-ranker's scores of a query's own group as soft targets, plus `info_nce`.
+    """A re-ranker's scores of the passages of a query's group as soft targets, plus `info_nce`.
 
     The reference's "kl_div": cross-entropy against softmax(teacher_scores) within the group.
     """
-    own = own_group(logits, teacher_scores.shape[1])
+    in_group = group_logits(logits, teacher_scores.shape[1])
     target = jax.nn.softmax(teacher_scores.astype(jnp.float32), axis=-1)
-    soft = -query_mean(jnp.sum(target * jax.nn.log_softmax(own, axis=-1), axis=-1), valid)
+    soft = -query_mean(jnp.sum(target * jax.nn.log_softmax(in_group, axis=-1), axis=-1), valid)
     return soft + info_nce(logits, valid)
 
 
@@ -62,11 +61,12 @@ def m3_kd_loss(
     teacher_scores: Float[Array, "b g"],
     valid: Bool[Array, "b p"],
 ) -> Float[Array, ""]:
-    """A chain of cross-entropies in falling order of the re-ranker's scores.
+    """Cross-entropies in descending order of the re-ranker's scores, passages removed one by one.
 
     sum over i of teacher_i * CE(logits without the group's passages 0 .. i - 1, target i), averaged
-    over queries. Stronger passages leave first, so the group is sorted by teacher score here: the
-    published code relies on a loader that did so, and its newer loader does not.
+    over queries. The passages with the highest teacher scores are removed first, so the group is
+    sorted by teacher score here. The published code relies on a loader that does so; its newer
+    loader does not.
     """
     b, p = logits.shape
     g = teacher_scores.shape[1]
@@ -77,9 +77,9 @@ def m3_kd_loss(
     for i in range(g):
         column = columns[:, i : i + 1]
         log_prob = _log_softmax(logits, remaining)
-        here = jnp.take_along_axis(log_prob, column, axis=-1)[:, 0]
+        log_likelihood = jnp.take_along_axis(log_prob, column, axis=-1)[:, 0]
         weight = jnp.take_along_axis(prob, order[:, i : i + 1], axis=-1)[:, 0]
-        total = total - query_mean(weight * here, valid)
+        total = total - query_mean(weight * log_likelihood, valid)
         remaining = remaining.at[jnp.arange(b)[:, None], column].set(False)
     return total
 
@@ -91,16 +91,16 @@ def m3_loss(
     distill: Bool[Array, ""],
     dense_prefixes: tuple[Float[Array, "b p"], ...] = (),
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The unified objective and its parts, for logging.
+    """The unified objective, and its terms by name for logging.
 
     [M3 sec. 3.3]  s_inter = w1 s_dense + w2 s_lex + w3 s_mul
                    L  = (l1 L_dense + l2 L_lex + l3 L_mul + L_inter) / 4
                    L' = (l1 L'_dense + l2 L'_lex + l3 L'_mul) / 3
                    L_final = (L + L') / 2 once `distill` is true, before that L
 
-    With n of the three heads trained the divisors are n + 1 and n; a single head has no ensemble
-    and its loss is its own. `dense_prefixes` are the dense logits of shorter vectors (Matryoshka,
-    Kusupati et al. 2022, arXiv 2205.13147): L_dense is then the mean over all widths.
+    If n of the three heads train, the divisors are n + 1 and n; a single head has no ensemble, and
+    the loss is L_s. `dense_prefixes` are the dense logits of shorter vectors (Matryoshka, Kusupati
+    et al. 2022, arXiv 2205.13147): L_dense is then the mean over all widths.
     """
     heads = {name: getattr(logits, name) for name in config.heads}
     valid = valid_passages(targets, len(targets.in_batch), config.mask_duplicates)
@@ -128,7 +128,7 @@ def m3_loss(
 
 
 def fuse(logits: Scores, fusion: HeadWeights) -> Float[Array, "b p"]:
-    """s_inter: the weighted sum of the heads that are there."""
+    """s_inter: the weighted sum of the scores of the heads that are not None."""
     terms = [
         getattr(fusion, name) * scores
         for name, scores in zip(logits._fields, logits, strict=True)
@@ -138,10 +138,10 @@ def fuse(logits: Scores, fusion: HeadWeights) -> Float[Array, "b p"]:
 
 
 def valid_passages(targets: Targets, queries: int, mask_duplicates: bool) -> Bool[Array, "b p"]:
-    """Which passages take part for each query: its own group, and the others' where allowed.
+    """True for the passages in a query's softmax: its group, and others where `in_batch` allows.
 
-    A passage whose text is the query's positive is no negative of it, wherever it stands. A query
-    that only fills the batch has none, and its group is nobody's.
+    With `mask_duplicates` a copy of the query's positive, at any other position, is not a negative.
+    Padding queries have no valid passage, and their passages are valid for no query.
     """
     keys = jnp.asarray(targets.passage_keys)
     passages = len(keys)
@@ -165,33 +165,36 @@ def query_mean(values: Float[Array, " b"], valid: Bool[Array, "b p"]) -> Float[A
     return jnp.sum(values * counts) / jnp.maximum(counts.sum(), 1.0)
 
 
-def own_group(logits: Float[Array, "b p"], group: int) -> Float[Array, "b g"]:
-    """The columns of each query's own passages."""
+def group_logits(logits: Float[Array, "b p"], group: int) -> Float[Array, "b g"]:
+    """The logits of each query's group."""
     b = len(logits)
     columns = (jnp.arange(b) * group)[:, None] + jnp.arange(group)[None]
     return jnp.take_along_axis(logits, columns, axis=-1)
 
 
 def _head_loss(logits, targets: Targets, valid, config: LossConfig):
-    """The contrastive loss of one head, with whatever the batch and the config add to it."""
+    """The contrastive loss of one head; with teacher scores `kl_div` or `m3_kd_loss`.
+
+    With `config.symmetric` it is the mean with the loss from passages to queries.
+    """
     if targets.teacher_scores is not None:
         chosen = kl_div if config.teacher_loss == "kl_div" else m3_kd_loss
         return chosen(logits, jnp.asarray(targets.teacher_scores), valid)
     loss = info_nce(logits, valid)
     if not config.symmetric:
         return loss
-    # Each positive among the queries: the same block of logits, read the other way.
+    # Each positive against all queries: the transpose of the same logits.
     group = logits.shape[1] // len(logits)
-    back_valid = valid[:, ::group].T
-    back = -query_mean(jnp.diagonal(_log_softmax(logits[:, ::group].T, back_valid)), back_valid)
-    return (loss + back) / 2
+    reverse_valid = valid[:, ::group].T
+    reverse = _log_softmax(logits[:, ::group].T, reverse_valid)
+    return (loss - query_mean(jnp.diagonal(reverse), reverse_valid)) / 2
 
 
 def _standardized(logits: Scores, fused, valid, config: LossConfig):
-    """A teacher to which the heads contribute by pattern, not by scale; as sharp as the plain one.
+    """The teacher from standardised heads, so that their scales do not matter.
 
-    Each head is brought to mean 0 and deviation 1 over the valid passages of a query; the weighted
-    sum then gets the deviation of the plain weighted sum.
+    Each head is scaled to mean 0 and standard deviation 1 over the valid passages of a query; the
+    weighted sum is then scaled to the standard deviation of the plain weighted sum.
     """
     unit = [None if x is None else _unit(x, valid)[0] for x in logits]
     mixed, _ = _unit(fuse(Scores(*unit), config.fusion), valid)

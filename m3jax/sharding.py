@@ -20,7 +20,10 @@ BATCH_AXES = ("data", "fsdp")  # the mesh axes that split the rows of a batch
 def make_mesh(
     data: int | None = None, fsdp: int = 1, tensor: int = 1, devices: list[Any] | None = None
 ) -> Mesh:
-    """A mesh over `devices` (all local ones); `data` defaults to what the other axes leave."""
+    """A mesh over `devices` (default: all local ones); `data` defaults to the remaining devices.
+
+    ValueError where the sizes do not cover the devices.
+    """
     devices = jax.local_devices() if devices is None else devices
     if data is None:
         data = len(devices) // (fsdp * tensor)
@@ -51,7 +54,7 @@ def named_sharding(path: str, shape: tuple[int, ...], spec: P, mesh: Mesh) -> Na
 
 
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Host memory to the mesh, each device receiving only its own piece."""
+    """Copies an array from the host to the mesh; each device receives its shard only."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 

@@ -1,4 +1,4 @@
-"""The values that travel between rooms, and the letters of their shapes.
+"""The values that rooms exchange, and the letters of their shapes.
 
 Dimension key, the same letters in einsum strings and in jaxtyping annotations:
 
@@ -8,7 +8,7 @@ Dimension key, the same letters in einsum strings and in jaxtyping annotations:
     d  hidden                    h  heads            k  width of a head
     f  feed-forward              c  ColBERT width    v  vocabulary        l  layers
 
-All are named tuples: plain pytrees for JAX, and importable where JAX must not be.
+All are named tuples: pytrees for JAX. This module does not import JAX.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
     Array = jax.Array
-    Either = jax.Array | np.ndarray  # made on the host, used on the device
+    Either = jax.Array | np.ndarray  # made on the host, then moved to the devices
 
 # Bits of the `flags` of a training example, as stored in flags.npy.
 IN_BATCH = 1  # the passages of other queries may serve as negatives
@@ -29,32 +29,32 @@ HAS_SCORES = 2  # every passage has a teacher score
 
 
 class TextBatch(NamedTuple):
-    """Rows of tokens, padded (one text a row) or packed (several), through one interface.
+    """Rows of tokens, padded (one text per row) or packed (several texts per row).
 
-    `lengths` says by its shape which of the two it is: [n, 1] is padded.
+    The shape of `lengths` tells them apart: [n, 1] is padded.
     """
 
     token_ids: Int[Either, "n s"]
-    positions: Int[Either, "n s"]  # rows of the position table; they restart with every text
-    segment_ids: Int[Either, "n s"]  # 0 where padded, else 1, 2, ...: the text's number in its row
-    is_cls: Bool[Either, "n s"]  # the [CLS] tokens: the first of a text, and those MCLS inserts
-    lengths: Int[Either, "n m"]  # tokens of each text of a row, 0 where there is none
+    positions: Int[Either, "n s"]  # rows of the position table; they restart with each text
+    segment_ids: Int[Either, "n s"]  # 0 for padding, else 1, 2, ...: the text's number in its row
+    is_cls: Bool[Either, "n s"]  # the [CLS] tokens: the first of each text, and those of MCLS
+    lengths: Int[Either, "n m"]  # tokens of each text of a row, 0 for no text
 
 
 class Encoding(NamedTuple):
-    """The three representations of the texts of a `TextBatch`; None where not asked for.
+    """The three representations of the texts of a `TextBatch`; None for those not computed.
 
-    `sparse` and `colbert` belong to tokens; `mask` marks the tokens whose vector counts.
+    `sparse` and `colbert` have one value per token; `mask` marks the tokens whose vector counts.
     """
 
     dense: Float[Array, "n m d"] | None
     sparse: Float[Array, "n s"] | None  # 0 on padding and special tokens
     colbert: Float[Array, "n s c"] | None  # 0 where `mask` is False
-    mask: Bool[Array, "n s"]  # every real token but a text's [CLS]
+    mask: Bool[Array, "n s"]  # all tokens but padding and [CLS]
 
 
 class Scores(NamedTuple):
-    """One number for every query and passage, by each head; None for a head that is not trained.
+    """The score of every query and passage by each head; None for a head that is not trained.
 
     *Logits* are scores divided by the temperature; everything in `losses` takes logits.
     """

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from m3jax.config import Attention, ComputeConfig, EncoderConfig
 from m3jax.types import TextBatch
 
-# The keys that some queries may see: columns of the queries [q] to a mask [n, q, t].
+# Maps the columns of queries [q] to the mask [n, q, t] of the keys that they attend to.
 Visible = Callable[[Int[Array, " q"]], Bool[Array, "n q t"]]
 
 AMPERE = 8.0  # the lowest compute capability that the fused kernel supports
@@ -54,7 +54,7 @@ def attend(
     backend: str,
     query_block: int,
 ) -> Float[Array, "n s h k"]:
-    """softmax(q k^T / sqrt(k)) v, where a token sees only the tokens of its own text.
+    """softmax(q k^T / sqrt(k)) v, where a token attends to the tokens of its text only.
 
     The devices are not known here: `auto` is `xla` (see `choose_backend`). Outputs at padding
     tokens are finite and meaningless. Raises ValueError where `backend` does not support the
@@ -140,10 +140,10 @@ def attend_in_blocks(
     visible: Visible,
     block: int,
 ) -> Float[Array, "n s h k"]:
-    """softmax(q k^T / sqrt(k)) v over the keys that `visible` names, `block` queries at a time.
+    """softmax(q k^T / sqrt(k)) v over the keys that `visible` marks, `block` queries at a time.
 
-    The backward pass recomputes each block, its part of the mask included: no array ever holds
-    all pairs of tokens.
+    The backward pass recomputes each block and its mask, so that no array has a value for each pair
+    of tokens of a row.
     """
     n, s, h, k = query.shape
     block = min(block, s)
@@ -152,36 +152,36 @@ def attend_in_blocks(
     columns = jnp.minimum(jnp.arange(blocks * block, dtype=jnp.int32), s - 1)
 
     @jax.checkpoint
-    def one(piece):
-        queries, columns = piece
+    def attend_block(queries_and_columns):
+        queries, columns = queries_and_columns
         return _plain(queries, key, value, visible(columns)[:, None])
 
-    pieces = jnp.moveaxis(query.reshape(n, blocks, block, h, k), 1, 0)
-    out = jax.lax.map(one, (pieces, columns.reshape(blocks, block)))
+    query_blocks = jnp.moveaxis(query.reshape(n, blocks, block, h, k), 1, 0)
+    out = jax.lax.map(attend_block, (query_blocks, columns.reshape(blocks, block)))
     return jnp.moveaxis(out, 0, 1).reshape(n, blocks * block, h, k)[:, :s]
 
 
 def _mask(query_segments, key_segments, packed: bool):
-    """[n, 1, s or 1, t]: True where the key may be seen."""
+    """[n, 1, s or 1, t]: True where a query attends to a key."""
     if packed:
         return (query_segments[:, :, None] == key_segments[:, None, :])[:, None]
     return (key_segments > 0)[:, None, None, :]
 
 
 def _plain(query, key, value, mask):
-    """Attention with all scores at once, in float32 from the scores to the weights."""
+    """Attention with the scores of all pairs at once; scores and softmax in float32."""
     with jax.named_scope("attention"):
         scale = query.shape[-1] ** -0.5
         scores = jnp.einsum("nshk,nthk->nhst", query, key, preferred_element_type=jnp.float32)
-        # The lowest finite number, not -inf: a row of padding must not become NaN. exp() of it is
-        # exactly 0 as soon as one key is seen.
+        # The lowest finite number, not -inf, which would give NaN in rows of padding. Its exp() is
+        # exactly 0 if any key is unmasked.
         scores = jnp.where(mask, scores * scale, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
         return jnp.einsum("nhst,nthk->nshk", weights, value)
 
 
 def _blocked(query, key, value, query_segments, key_segments, block: int):
-    """The same for a block of queries at a time."""
+    """`_plain` for `block` queries at a time."""
 
     def visible(columns):
         return query_segments[:, columns][:, :, None] == key_segments[:, None, :]
@@ -192,7 +192,7 @@ def _blocked(query, key, value, query_segments, key_segments, block: int):
 def _xla(query, key, value, segment_ids, lengths, query_block: int):
     """Attention in plain JAX; in long rows for `query_block` queries at a time."""
     packed = lengths.shape[1] > 1
-    # In a padded row every real token sees the same keys, so the mask has no query axis.
+    # In a padded row all tokens attend to the same keys, so the mask has no query axis.
     segments = segment_ids if packed else jnp.minimum(segment_ids, 1)
     query_segments = segments if packed else jnp.ones_like(segments)
     if query.shape[1] > LONG_ROW:

@@ -17,11 +17,11 @@ HEAD_PARAMETERS = (
 
 
 class Heads(nn.Module):
-    """The two linear maps and the pooling; `heads` names the representations to compute.
+    """The pooling and the two linear maps; `heads` names the representations to compute.
 
     dense    e = normalise(H[0])                  s_dense = <e_q, e_p>
     sparse   w_t = ReLU(W_lex H[i] + b)           special tokens and padding weigh 0
-    colbert  E = normalise(W_mul H + b)           the first token is left out
+    colbert  E = normalise(W_mul H + b)           [CLS] has no vector
     """
 
     config: M3Config
@@ -31,7 +31,7 @@ class Heads(nn.Module):
     def __call__(self, hidden: Float[Array, "n s d"], batch: TextBatch) -> Encoding:
         sparse_head = nn.Dense(1, dtype=hidden.dtype, name="sparse")
         colbert_head = nn.Dense(self.config.colbert_dim, dtype=hidden.dtype, name="colbert")
-        if self.is_initializing():  # parameters exist whatever is asked for
+        if self.is_initializing():  # both heads have parameters, whatever is computed
             sparse_head(hidden)
             colbert_head(hidden)
         mask = token_mask(batch)
@@ -50,10 +50,10 @@ class Heads(nn.Module):
 
 
 def pool(hidden: Float[Array, "n s d"], batch: TextBatch, pooling: str) -> Float[Array, "n m d"]:
-    """The mean over a text's [CLS] tokens (`cls`; MCLS has several) or over all (`mean`).
+    """The mean over a text's [CLS] tokens (`cls`; MCLS has several) or over all tokens (`mean`).
 
-    One interface for padded and packed rows. Float32 at the highest precision: the weights are 0
-    and 1, and a matrix unit that rounds its inputs would round the embedding.
+    For padded and packed rows. Float32 at the highest precision: matrix units that round their
+    inputs would round the embedding. A text without tokens gets zeros.
     """
     m = batch.lengths.shape[1]
     texts = jnp.arange(1, m + 1, dtype=jnp.int32)
@@ -74,12 +74,12 @@ def normalize(vectors: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
 
 
 def token_mask(batch: TextBatch) -> Bool[Array, "n s"]:
-    """The tokens that have a vector: real ones, [CLS] left out, end of sentence in."""
+    """True for the tokens that have a vector: all but padding and [CLS]."""
     return (jnp.asarray(batch.segment_ids) > 0) & ~jnp.asarray(batch.is_cls)
 
 
 def lexical_mask(batch: TextBatch, special_ids: tuple[int, ...]) -> Bool[Array, "n s"]:
-    """The tokens that may weigh: real ones that are not special, wherever they stand."""
+    """True for the tokens that may have a weight: all but padding and special tokens."""
     token_ids = jnp.asarray(batch.token_ids)
     special = jnp.zeros_like(token_ids, dtype=bool)
     for special_id in special_ids:

@@ -1,4 +1,4 @@
-"""The whole model: encoder, then heads, used as functions of (params, batch)."""
+"""The M3 model, encoder and heads, as functions of (params, batch)."""
 
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ PLAIN = ComputeConfig()  # float32
 
 
 class M3(nn.Module):
-    """The modules in one tree; `encode_batch` is how they are used."""
+    """Encoder and heads as one module; `encode_batch` applies it."""
 
     config: M3Config
     compute: ComputeConfig = ComputeConfig()
@@ -66,7 +66,7 @@ def hidden_states(
 
 
 def abstract_params(config: M3Config) -> Params:
-    """The parameter tree as shapes and dtypes; nothing is allocated."""
+    """The shapes and dtypes of the parameters; nothing is allocated."""
     return jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
 
 

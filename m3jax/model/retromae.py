@@ -1,9 +1,9 @@
-"""What RetroMAE adds to the encoder for pre-training (Xiao et al. 2022, arXiv 2205.12035, sec. 3).
+"""RetroMAE's decoder and language model head (Xiao et al. 2022, arXiv 2205.12035, sec. 3).
 
     n  rows    s  tokens    d  hidden    v  vocabulary    m  texts in a row    t  tokens of a chunk
 
-`params["decoder"]` is one block of the encoder's form, `params["mlm"]` XLM-R's language model head
-with the word embeddings as its output table. Dropping both leaves a plain M3 model.
+`params["decoder"]` is one block like the encoder's, `params["mlm"]` XLM-R's language model head with
+the word embeddings as its output table. Without both the tree is that of an M3 model.
 """
 
 from typing import Any, cast
@@ -21,7 +21,7 @@ from m3jax.types import TextBatch
 
 
 class Decoder(nn.Module):
-    """One post-LayerNorm block whose every row sees a context of its own."""
+    """One post-LayerNorm block in which each query attends to other keys."""
 
     config: EncoderConfig
     compute: ComputeConfig = PLAIN
@@ -68,27 +68,27 @@ def decode(
     compute: ComputeConfig = PLAIN,
     dropout_key: jax.Array | None = None,
 ) -> Float[Array, "n s d"]:
-    """Hidden states that rebuild the tokens of `batch` from the embeddings of its texts.
+    """Hidden states from which the tokens of `batch` are predicted, given the texts' embeddings.
 
     queries  h + p_i                         h the text's embedding, p_i the i-th position
     context  [h, e_1, e_2, ...]              e_i the true tokens as the encoder embeds them
 
-    The tokens themselves reach row i through `visible` alone.
+    Query i receives the tokens that `visible` marks, and no others.
     """
     table = params["encoder"]["embeddings"]["position"]
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
     positions = jnp.asarray(batch.positions)
-    # The product with 0 and 1 spreads each embedding over its text, packed or padded; its gradient
-    # is a sum in a fixed order, where a gather's would be a scatter onto one row.
+    # The product with 0 and 1 copies each embedding to the tokens of its text. Its gradient is a
+    # sum in a fixed order; that of a gather would be a scatter.
     texts = jnp.arange(1, batch.lengths.shape[1] + 1, dtype=jnp.int32)
     member = jnp.asarray(batch.segment_ids)[:, None, :] == texts[None, :, None]
-    spread = jnp.einsum(
+    broadcast = jnp.einsum(
         "nms,nmd->nsd",
         member.astype(jnp.float32),
         sentences.astype(jnp.float32),
         precision=jax.lax.Precision.HIGHEST,
     )
-    query = spread + table_rows(table, positions, config.pad_id)
+    query = broadcast + table_rows(table, positions, config.pad_id)
     tokens = _apply(
         Embeddings(config, compute),
         params["encoder"]["embeddings"],
@@ -98,7 +98,7 @@ def decode(
     )
     dtype = jnp.dtype(compute.dtype)
     first = first_tokens(jnp.asarray(batch.segment_ids))
-    context = jnp.where(first[..., None], spread.astype(dtype), tokens)
+    context = jnp.where(first[..., None], broadcast.astype(dtype), tokens)
     return _apply(
         Decoder(config, compute), params["decoder"], keys[1], query.astype(dtype), context, visible
     )
@@ -112,10 +112,10 @@ def cross_entropy(
     config: EncoderConfig,
     chunk: int,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """(mean loss, accuracy) of the head's guesses where `mask` is True; 0 where it never is.
+    """(mean loss, accuracy) of the head's predictions where `mask` is True; 0 if it never is.
 
-    Logits exist for about `chunk` tokens of the whole batch at a time (some columns of every row,
-    so that rows may be split over devices), and again in the backward pass.
+    Logits are computed for about `chunk` tokens of the batch at a time (a few columns of every row,
+    so that rows can be sharded), and recomputed in the backward pass.
     """
     n, s = labels.shape
     columns = min(s, max(1, chunk // n))
@@ -127,42 +127,41 @@ def cross_entropy(
         return jnp.moveaxis(array, 1, 0)
 
     @jax.checkpoint
-    def one(piece):
-        hidden, labels, mask = piece
-        # The table enters in float32 and is cast in here: its gradient adds up over the chunks in
-        # the dtype in which it enters.
+    def sums_of_chunk(arrays):
+        hidden, labels, mask = arrays
+        # The table is cast inside, so that its gradient is summed over the chunks in float32.
         table = params["encoder"]["embeddings"]["word"]
         logits = cast(jax.Array, MLMHead(config).apply({"params": params["mlm"]}, hidden, table))
-        right = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-        losses = jax.nn.logsumexp(logits, axis=-1) - right
+        label_logits = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+        losses = jax.nn.logsumexp(logits, axis=-1) - label_logits
         correct = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels) & mask
         return jnp.where(mask, losses, 0.0).sum(), correct.astype(jnp.float32).sum()
 
-    total, correct = jax.lax.map(one, (split(hidden), split(labels), split(mask)))
+    total, correct = jax.lax.map(sums_of_chunk, (split(hidden), split(labels), split(mask)))
     count = jnp.maximum(mask.astype(jnp.float32).sum(), 1.0)
     return total.sum() / count, correct.sum() / count
 
 
 def first_tokens(segment_ids: Int[Array, "n s"]) -> Bool[Array, "n s"]:
-    """True at the first token of each text, by place."""
+    """True at the first token of each text."""
     before = jnp.pad(segment_ids[:, :-1], ((0, 0), (1, 0)))
     return (segment_ids > 0) & (segment_ids != before)
 
 
 def last_tokens(segment_ids: Int[Array, "n s"]) -> Bool[Array, "n s"]:
-    """True at the last token of each text, by place."""
+    """True at the last token of each text."""
     after = jnp.pad(segment_ids[:, 1:], ((0, 0), (0, 1)))
     return (segment_ids > 0) & (segment_ids != after)
 
 
 def init_retromae(config: M3Config, key: jax.Array, encoder: Params | None = None) -> Params:
-    """{"decoder": ..., "mlm": ...}, to be joined with an M3 model's parameters; float32.
+    """{"decoder": ..., "mlm": ...}, to be merged into an M3 model's parameters; float32.
 
-    Random, as XLM-R initialises; with `encoder` (an M3 model's subtree of that name) the decoder
-    starts as a copy of its last layer.
+    Random, initialised as XLM-R is; with `encoder`, the encoder's subtree of an M3 model, the
+    decoder is a copy of its last layer.
     """
     mlm_key, decoder_key = jax.random.split(key)
-    # Shapes will do: a real table of zeros would take as much memory as the embeddings.
+    # Shapes instead of arrays: a table of zeros would take the memory of the embeddings.
     width, rows = config.encoder.hidden_size, config.encoder.vocab_size
     hidden = jax.ShapeDtypeStruct((1, 1, width), jnp.float32)
     table = jax.ShapeDtypeStruct((rows, width), jnp.float32)
@@ -171,16 +170,16 @@ def init_retromae(config: M3Config, key: jax.Array, encoder: Params | None = Non
         decoder = jax.tree.map(lambda stacked: stacked[-1], encoder["layers"])
     else:
         module = Decoder(config.encoder)
-        decoder = module.lazy_init(decoder_key, hidden, hidden, _see_all)["params"]
+        decoder = module.lazy_init(decoder_key, hidden, hidden, _all_visible)["params"]
     return {"decoder": dict(decoder), "mlm": dict(mlm)}
 
 
 def abstract_retromae(config: M3Config) -> Params:
-    """Their tree as shapes and dtypes; nothing is allocated."""
+    """The shapes and dtypes of RetroMAE's parameters; nothing is allocated."""
     return jax.eval_shape(lambda key: init_retromae(config, key), jax.random.key(0))
 
 
-def _see_all(columns: jax.Array) -> jax.Array:
+def _all_visible(columns: jax.Array) -> jax.Array:
     return jnp.ones((1, len(columns), 1), bool)
 
 

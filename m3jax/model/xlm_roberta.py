@@ -1,7 +1,8 @@
-"""XLM-RoBERTa, exactly (Conneau et al. 2020, arXiv 1911.02116), as thin Linen modules.
+"""XLM-RoBERTa (Conneau et al. 2020, arXiv 1911.02116): Linen modules and the table of parameters.
 
-Post-LayerNorm blocks, erf GELU, learned positions counted from pad_id + 1, one token-type row.
-The layers are stacked along a leading axis and scanned: one layer is traced and compiled.
+Equal to the model in transformers: post-LayerNorm blocks, erf GELU, learned positions counted from
+pad_id + 1, one token type. The layers are stacked along a leading axis and scanned, so that one
+layer is traced and compiled.
 """
 
 import functools
@@ -36,22 +37,22 @@ class Encoder(nn.Module):
         if not frozen or self.is_initializing():
             stack = _stack(self.compute, layers)(self.config, self.compute, name="layers")
             return stack(hidden, *arguments)[0]
-        # Two scans over pieces of the one stack: the first is left out of the backward pass.
+        # Two scans over slices of the stack: the first has no backward pass.
         params = self.variables["params"]["layers"]
-        pieces = ((0, frozen), (frozen, layers)) if frozen < layers else ((0, frozen),)
-        for first, last in pieces:
-            piece = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], params)
+        slices = ((0, frozen), (frozen, layers)) if frozen < layers else ((0, frozen),)
+        for first, last in slices:
+            sliced = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], params)
             rngs = None if deterministic else {"dropout": self.make_rng("dropout")}
             stack = _stack(self.compute, last - first)(self.config, self.compute, parent=None)
-            result = stack.apply({"params": piece}, hidden, *arguments, rngs=rngs)
+            result = stack.apply({"params": sliced}, hidden, *arguments, rngs=rngs)
             hidden = cast(tuple[jax.Array, None], result)[0]
             hidden = jax.lax.stop_gradient(hidden) if not first else hidden
         return hidden
 
 
 def _stack(compute: ComputeConfig, layers: int) -> Callable[..., Any]:
-    """`Layer`, so many times, its parameters stacked along the first axis."""
-    # prevent_cse is for loops that are not scanned; inside a scan it only costs.
+    """`Layer` scanned `layers` times, its parameters stacked along the first axis."""
+    # prevent_cse is needed outside of scans only, and has a cost inside.
     layer = nn.remat(Layer, prevent_cse=False, static_argnums=(4,)) if compute.remat else Layer
     return nn.scan(
         layer,
@@ -64,7 +65,7 @@ def _stack(compute: ComputeConfig, layers: int) -> Callable[..., Any]:
 
 
 class Embeddings(nn.Module):
-    """LayerNorm(word + token type + position), added in the order of the PyTorch model."""
+    """LayerNorm(word + token type + position), summed in the order of the PyTorch model."""
 
     config: EncoderConfig
     compute: ComputeConfig
@@ -88,7 +89,7 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    """One post-LayerNorm block: attention, then the feed-forward, each added and normalised."""
+    """One post-LayerNorm block: attention and feed-forward, each with residual and LayerNorm."""
 
     config: EncoderConfig
     compute: ComputeConfig
@@ -115,16 +116,16 @@ def block(
     mix: Callable[..., jax.Array],
     deterministic: bool,
 ) -> Float[Array, "n s d"]:
-    """A block's computation, its parameters in the module that calls it.
+    """The computation of a block; its parameters belong to the calling module.
 
-    Queries and residuals come from `hidden`, keys and values from `context` (the encoder: the same
-    array); `mix` is the attention of [n, s, h, k] queries, keys and values.
+    Queries and residuals come from `hidden`, keys and values from `context` (in the encoder the
+    same array). `mix` computes attention from [n, s, h, k] queries, keys and values.
     """
     dropout = nn.Dropout(config.dropout, deterministic=deterministic)
     dense = functools.partial(nn.Dense, dtype=hidden.dtype)
 
     def add_and_norm(name, hidden, update):
-        """LayerNorm in float32 whatever the compute dtype."""
+        """Residual and LayerNorm in float32, for any compute dtype."""
         total = hidden.astype(jnp.float32) + update.astype(jnp.float32)
         return layer_norm(config, name)(total).astype(hidden.dtype)
 
@@ -143,24 +144,26 @@ def block(
 
 
 def table_rows(
-    table: Float[Array, "v d"], places: Int[Array, "n s"], pad_id: int
+    table: Float[Array, "v d"], indices: Int[Array, "n s"], pad_id: int
 ) -> Float[Array, "n s d"]:
-    """Rows of a table. Row pad_id gets no gradient, as with PyTorch's padding_idx: it would only
-    where a text spells `<pad>`."""
-    rows = table[places]
-    return jnp.where((places == pad_id)[..., None], jax.lax.stop_gradient(rows), rows)
+    """Rows of a table. Row `pad_id` gets no gradient, as with PyTorch's padding_idx.
+
+    This matters for texts that contain the token `<pad>`.
+    """
+    rows = table[indices]
+    return jnp.where((indices == pad_id)[..., None], jax.lax.stop_gradient(rows), rows)
 
 
 def layer_norm(config: EncoderConfig, name: str) -> nn.LayerNorm:
-    """(x - mean) / sqrt(var + eps) in float32, with a scale and a bias, as PyTorch's.
+    """(x - mean) / sqrt(var + eps) in float32, with a scale and a bias, as in PyTorch.
 
-    Two passes: the fast variance E[x^2] - E[x]^2 cancels where PyTorch's does not.
+    The variance is computed in two passes: E[x^2] - E[x]^2 suffers from cancellation.
     """
     return nn.LayerNorm(epsilon=config.eps, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
-# The vocabulary (250,002 = 2 x 3 x 41,667) divides by no usual number of devices, so the embedding
-# tables are split along their width.
+# The vocabulary size 250,002 = 2 x 3 x 41,667 is not a multiple of the usual numbers of devices, so
+# the embedding tables are split along their width.
 _BY_WIDTH = P(None, ("fsdp", "tensor"))
 _EMBEDDINGS = (
     Parameter(

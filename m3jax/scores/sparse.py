@@ -2,15 +2,15 @@
 
     b  queries    s  their tokens    p  passages    t  their tokens    u  tokens of a query block
 
-A text's tokens are thinned to distinct ones; then only the columns that occur in a block of
-queries exist: memory is passages x tokens of the block, and nothing depends on the vocabulary.
+Repeated tokens of a text are reduced to one. The matrices then have a column for each token of a
+block of queries: memory is passages x tokens of the block, independent of the vocabulary's size.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-QUERY_BLOCK = 16  # queries whose tokens share one set of columns
+QUERY_BLOCK = 16  # queries that share one set of columns
 
 
 def sparse_scores(
@@ -20,11 +20,11 @@ def sparse_scores(
     passage_weights: Float[Array, "p t"],
     query_block: int = QUERY_BLOCK,
 ) -> Float[Array, "b p"]:
-    """s_lex = sum over shared distinct tokens of w_q(t) w_p(t), w(t) the largest of its places.
+    """s_lex = sum over shared distinct tokens of w_q(t) w_p(t), w(t) the largest weight of token t.
 
-    Weights must be 0 or more, and 0 where a token does not count (padding, special tokens): such a
-    token adds nothing. The gradient reaches the place of the maximum alone, the first one where
-    several are equal, as PyTorch's max over an axis does.
+    Weights must be 0 or more, and 0 for tokens that do not count (padding, special tokens). Only
+    the maximum of a repeated token receives a gradient, the first of several equal ones, as with
+    PyTorch's max over an axis.
     """
     queries = _distinct_weights(query_ids, query_weights)
     passages = _distinct_weights(passage_ids, passage_weights)
@@ -32,37 +32,37 @@ def sparse_scores(
     block = min(query_block, b)
     blocks = -(-b // block)
     fill = ((0, blocks * block - b), (0, 0))
-    pieces = (
+    query_blocks = (
         jnp.pad(query_ids, fill).reshape(blocks, block, s),
         jnp.pad(queries, fill).reshape(blocks, block, s),  # weight 0: the id does not matter
     )
 
     @jax.checkpoint
-    def one(piece: tuple[Array, Array]) -> Array:
-        return _block_scores(*piece, passage_ids, passages)
+    def score_block(query_block: tuple[Array, Array]) -> Array:
+        return _block_scores(*query_block, passage_ids, passages)
 
-    return jax.lax.map(one, pieces).reshape(blocks * block, -1)[:b]
+    return jax.lax.map(score_block, query_blocks).reshape(blocks * block, -1)[:b]
 
 
 def distinct_mask(token_ids: Int[Array, "n t"], weights: Float[Array, "n t"]) -> Bool[Array, "n t"]:
-    """True at one place of each distinct token: that of its largest weight, the first of equals."""
-    place = jnp.broadcast_to(jnp.arange(token_ids.shape[1], dtype=jnp.int32), token_ids.shape)
-    # Ordered by id, then by falling weight; the sort is stable, so equals keep their order.
-    ids, _, order = jax.lax.sort((token_ids, -weights, place), dimension=1, num_keys=2)
+    """True at one occurrence of each distinct token: the first with the largest weight."""
+    columns = jnp.broadcast_to(jnp.arange(token_ids.shape[1], dtype=jnp.int32), token_ids.shape)
+    # Sorted by id, then by descending weight; the sort is stable, so ties keep their order.
+    ids, _, order = jax.lax.sort((token_ids, -weights, columns), dimension=1, num_keys=2)
     first = jnp.concatenate([jnp.ones_like(ids[:, :1], bool), ids[:, 1:] != ids[:, :-1]], axis=1)
     rows = jnp.arange(len(token_ids), dtype=jnp.int32)[:, None]
     return jnp.zeros_like(first).at[rows, order].set(first)
 
 
 def _distinct_weights(token_ids, weights):
-    """Weights in float32, 0 but at one place of each distinct token."""
+    """Weights in float32, 0 at all but one occurrence of each distinct token."""
     weights = weights.astype(jnp.float32)
     keep = distinct_mask(token_ids, jax.lax.stop_gradient(weights))
     return jnp.where(keep, weights, 0.0)
 
 
 def _block_scores(query_ids, queries, passage_ids, passages):
-    """One product of [block, u] and [p, u], u the distinct ids of the block's queries."""
+    """The product of [block, u] and [p, u], u the distinct ids of the block's queries."""
     columns = jnp.unique(query_ids, size=query_ids.size, fill_value=jnp.iinfo(query_ids.dtype).max)
     products = (
         _columns_of(query_ids, queries, columns),
@@ -72,12 +72,12 @@ def _block_scores(query_ids, queries, passage_ids, passages):
 
 
 def _columns_of(token_ids, weights, columns):
-    """[n, u]: the weight of each column's token in each text. Each text adds to a column once."""
-    place = jnp.searchsorted(columns, token_ids.reshape(-1)).reshape(token_ids.shape)
-    place = jnp.minimum(place, len(columns) - 1)
-    weights = jnp.where(columns[place] == token_ids, weights, 0.0)
+    """[n, u]: the weight of each column's token in each text; a text adds to a column once."""
+    index = jnp.searchsorted(columns, token_ids.reshape(-1)).reshape(token_ids.shape)
+    index = jnp.minimum(index, len(columns) - 1)
+    weights = jnp.where(columns[index] == token_ids, weights, 0.0)
     rows = jnp.arange(len(token_ids), dtype=jnp.int32)[:, None]
-    return jnp.zeros((len(token_ids), len(columns)), jnp.float32).at[rows, place].add(weights)
+    return jnp.zeros((len(token_ids), len(columns)), jnp.float32).at[rows, index].add(weights)
 
 
 def flops(
@@ -87,8 +87,8 @@ def flops(
 ) -> Float[Array, ""]:
     """The FLOPS regulariser: sum over tokens of (mean weight over `texts`, by default n) squared.
 
-    Paria et al. 2020, arXiv 2004.05665, as SPLADE uses it: it makes tokens rare across texts, and
-    so an inverted index short.
+    Paria et al. 2020, arXiv 2004.05665, as in SPLADE: it lowers the number of texts per token, and
+    so the length of an inverted index's posting lists.
     """
     distinct = _distinct_weights(token_ids, weights).reshape(-1)
     ids = token_ids.reshape(-1)
