@@ -2,8 +2,8 @@
 
     n  rows    s  tokens    d  hidden    v  vocabulary    m  texts in a row    t  tokens of a chunk
 
-`params["decoder"]` is one block like the encoder's, `params["mlm"]` XLM-R's language model head with
-the word embeddings as its output table. Without both the tree is that of an M3 model.
+`params["decoder"]` is one block like the encoder's. `params["mlm"]` is XLM-R's language model head;
+its output table is the word embedding. Without both the tree is that of an M3 model.
 """
 
 from typing import Any, cast
