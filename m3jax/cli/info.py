@@ -1,4 +1,4 @@
-"""Say what a directory or a name is: a model, embeddings, an index, or training data."""
+"""Describe a directory or a name: a model, embeddings, an index, or training data."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """MODEL."""
     parser.add_argument(
-        "model", metavar="MODEL", help="a model's directory or name, or what another command made"
+        "model", metavar="MODEL", help="a model, or a directory that another command wrote"
     )
 
 
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
 
     from m3jax.cli.tables import wide_console
 
-    table = Table("what", "value", title=options.model, title_justify="left")
+    table = Table("field", "value", title=options.model, title_justify="left")
     for name, value in _rows(options.model).items():
         table.add_row(name, str(value))
     wide_console().print(table)
@@ -58,7 +58,7 @@ def _rows(name: str) -> dict[str, Any]:
 
 
 def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Without the digests of its files."""
+    """The manifest without the digests of its files."""
     return {name: value for name, value in manifest.items() if name != "files"}
 
 
