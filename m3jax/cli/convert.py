@@ -1,14 +1,14 @@
-"""Convert, check, lengthen and shrink checkpoints. Every DST is written whole or not at all.
+"""Convert, check, extend and shrink checkpoints. DST appears when it is complete.
 
 from-hf           a Hugging Face directory or hub name to an m3jax (Orbax) directory
-to-hf             the other way: loads in FlagEmbedding, sentence-transformers and transformers
+to-hf             an m3jax directory to one for FlagEmbedding, sentence-transformers, transformers
 extend-positions  a longer position table; texts of up to the old length give the same outputs
-init-heads        heads for an encoder without: identity, and token weights fitted to texts;
-                  for a mean-pooled embedder (E5) a [CLS] that says what its mean says
-prune-vocabulary  only the pieces that given texts need, ids closed up, tokenizer rebuilt
-merge             the mean of models trained from one start: often better than each
+init-heads        heads for an encoder that has none: an identity, and token weights fitted to
+                  texts; for a mean-pooled embedder (E5), a [CLS] trained to match its mean
+prune-vocabulary  only the tokens that given texts need; ids renumbered, tokenizer rebuilt
+merge             the mean of models trained from the same start: often better than each
 quantize          int8 rows, a quarter of the size
-verify            the largest difference of all outputs of two models on texts in many languages
+verify            the largest difference of all outputs of two models on multilingual texts
 """
 
 import argparse
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m3jax.cli.options import add_flags, format_fusion
+from m3jax.cli.options import add_flags, deprecated_alias, format_fusion
 
 if TYPE_CHECKING:
     from m3jax.pretrained import Pretrained
@@ -61,24 +61,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action("from-hf", _from_hf, "SRC", "DST", "Hugging Face directory to m3jax")
     to_hf = action("to-hf", _to_hf, "SRC", "DST", "m3jax to a Hugging Face directory")
     to_hf.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of weights"
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="of the weights",
     )
     extend = action("extend-positions", _extend, "SRC", "DST", "longer texts for the same model")
     extend.add_argument("--to", type=int, default=8194, metavar="ROWS", help="default: 8194")
-    init = action("init-heads", _init_heads, "SRC", "DST", "heads for an encoder without")
+    init = action("init-heads", _init_heads, "SRC", "DST", "heads for an encoder that has none")
     init.add_argument("--texts", metavar="FILE", help="JSON Lines (default: the sample corpus)")
-    init.add_argument("--cls-from-mean", action="store_true",
-                      help="train the upper half of the layers, without labels, until [CLS] points "
-                      "where the mean of all tokens did; some thousands of --texts")  # fmt: skip
-    prune = action("prune-vocabulary", _prune, "SRC", "DST", "only the pieces some texts need")
+    init.add_argument(
+        "--cls-from-mean",
+        action="store_true",
+        help="train the upper half of the layers, without labels, until [CLS] matches the mean of "
+        "all tokens; needs thousands of --texts",
+    )
+    prune = action("prune-vocabulary", _prune, "SRC", "DST", "only the tokens that texts need")
     _add_prune(prune)
-    merge = action("merge", _merge, "SRC", "DST", "the mean of models trained from one start",
-                   sources="+")  # fmt: skip
-    merge.add_argument("--weights", metavar="W,W", help="of each SRC (default: equal)")
+    mean = "the mean of models trained from the same start"
+    merge = action("merge", _merge, "SRC", "DST", mean, sources="+")
+    merge.add_argument("--weights", metavar="W,W", help="weight of each SRC (default: equal)")
     quantize = action("quantize", _quantize, "SRC", "DST", "int8 rows, a quarter of the size")
-    quantize.add_argument("--word-bytes", type=int, metavar="N",
-                          help="of each word's embedding (default: its width); a quarter of the "
-                          "width costs little, train on from there")  # fmt: skip
+    quantize.add_argument(
+        "--word-bytes",
+        type=int,
+        metavar="N",
+        help="bytes of each word embedding (default: its width); a quarter of the width costs "
+        "little if training continues from there",
+    )
     verify = action("verify", _verify, "A", "B", "compare all outputs of two models")
     verify.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"default: {TOLERANCE}")
     verify.add_argument("--torch", action="store_true", help="compute B by PyTorch (transformers)")
@@ -88,10 +98,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_prune(prune: argparse.ArgumentParser) -> None:
     prune.add_argument("--texts", nargs="+", required=True, metavar="PATH", help="training files")
     add_flags(prune, "--format")
-    prune.add_argument("--min-count", type=int, default=1, help="occurrences that keep a piece")
-    prune.add_argument("--size", type=int, help="of the vocabulary, at most")
-    prune.add_argument("--power", type=float, default=1.0, metavar="P",
-                       help="below 1, languages with little text weigh more")  # fmt: skip
+    prune.add_argument(
+        "--min-count", type=int, default=1, help="keep tokens with this many occurrences"
+    )
+    prune.add_argument("--size", type=int, help="maximum size of the vocabulary")
+    prune.add_argument(
+        "--language-smoothing",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="exponent of each language's share; below 1, small languages count more (default: 1)",
+    )
+    deprecated_alias(prune, "--power", "--language-smoothing")
     prune.add_argument("--report", metavar="JSON", help="also write the table to a file")
 
 
@@ -104,7 +122,7 @@ def _from_hf(options: argparse.Namespace) -> int:
     from m3jax import pretrained
 
     pretrained.save(options.dst, pretrained.load(options.src))
-    return _say(options.dst)
+    return _report(options.dst)
 
 
 def _to_hf(options: argparse.Namespace) -> int:
@@ -112,8 +130,9 @@ def _to_hf(options: argparse.Namespace) -> int:
 
     model = pretrained.load(options.src)
     pretrained.save_hugging_face(options.dst, model, options.dtype)
-    kept = format_fusion(model.fusion)
-    return _say(options.dst, kept and f"no place there for the weights of its hybrid: {kept}")
+    fusion = format_fusion(model.fusion)
+    note = f"the format cannot hold the fusion weights {fusion}" if fusion else ""
+    return _report(options.dst, note)
 
 
 def _extend(options: argparse.Namespace) -> int:
@@ -123,7 +142,7 @@ def _extend(options: argparse.Namespace) -> int:
     model = pretrained.load(options.src)
     params, config = extend_positions(model.params, model.config, options.to)
     _save_like(options.src, options.dst, dataclasses.replace(model, params=params, config=config))
-    return _say(
+    return _report(
         options.dst, f"{model.config.encoder.max_length} -> {config.encoder.max_length} tokens"
     )
 
@@ -136,9 +155,11 @@ def _init_heads(options: argparse.Namespace) -> int:
 
     model = pretrained.load(options.src)
     if model.heads_trained:
-        raise ValueError(f"{options.src} has heads already; they would be lost")
+        raise ValueError(f"{options.src} already has heads; they would be lost")
     if options.cls_from_mean and not options.texts:
-        raise ValueError("--cls-from-mean needs --texts: thousands like those to be searched")
+        raise ValueError(
+            "--cls-from-mean needs --texts: thousands of texts like those to be searched"
+        )
     texts = [r.text for r in (read_records(options.texts) if options.texts else passages())]
     if options.cls_from_mean:
         model = _cls_from_mean(model, texts)
@@ -146,11 +167,11 @@ def _init_heads(options: argparse.Namespace) -> int:
     _save_like(
         options.src, options.dst, dataclasses.replace(model, params=params, heads_trained=True)
     )
-    return _say(options.dst, f"token weights fitted to {len(texts)} texts")
+    return _report(options.dst, f"token weights fitted to {len(texts)} texts")
 
 
 def _cls_from_mean(model: "Pretrained", texts: list[str]) -> "Pretrained":
-    """The model with its [CLS] trained towards its mean, the lower half of the layers frozen."""
+    """The model with [CLS] trained to match its mean; the lower half of the layers is frozen."""
     from m3jax.train.cls_from_mean import cls_from_mean
 
     def tell(step: int, steps: int, loss: float) -> None:
@@ -177,7 +198,7 @@ def _prune(options: argparse.Namespace) -> int:
         vocabulary.count_pieces(model.tokenizer, _texts(options)),
         min_count=options.min_count,
         size=options.size,
-        power=options.power,
+        power=options.language_smoothing,
     )
     with tempfile.TemporaryDirectory(prefix="m3jax-vocabulary-") as scratch:
         params, config, tokenizer = vocabulary.prune(
@@ -186,12 +207,12 @@ def _prune(options: argparse.Namespace) -> int:
         small = dataclasses.replace(model, params=params, config=config, tokenizer=tokenizer)
         _save_like(options.src, options.dst, small)
         rows = vocabulary.compare(model.tokenizer, tokenizer, kept, _texts(options))
-    _tell_spelling(rows, options.report)
-    return _say(options.dst, f"{model.config.encoder.vocab_size:,} -> {len(kept):,} pieces")
+    _print_comparison(rows, options.report)
+    return _report(options.dst, f"{model.config.encoder.vocab_size:,} -> {len(kept):,} pieces")
 
 
 def _texts(options: argparse.Namespace):
-    """(language, text) of every text in the files."""
+    """Yields (language, text) of every text in the files."""
     from m3jax.data.examples import read_records_of
     from m3jax.io.jsonl import BadRecords
 
@@ -202,18 +223,19 @@ def _texts(options: argparse.Namespace):
             yield str(values.get("pos_lang") or language), text
 
 
-def _tell_spelling(rows, report: str | None) -> None:
+def _print_comparison(rows, report: str | None) -> None:
     import json
 
     from rich.table import Table
 
     from m3jax.cli.tables import wide_console
 
-    table = Table("language", "texts", "pieces kept", "tokens", "unknown before", "after")
+    table = Table("language", "texts", "tokens kept", "length", "unknown before", "after")
     for row in rows:
         longer = 100 * (row.after / max(row.before, 1) - 1)
-        table.add_row(row.language, f"{row.texts:,}", f"{100 * row.kept:.1f}%", f"{longer:+.1f}%",
-                      str(row.unknown_before), str(row.unknown_after))  # fmt: skip
+        counts = (str(row.unknown_before), str(row.unknown_after))
+        kept = f"{100 * row.kept:.1f}%"
+        table.add_row(row.language, f"{row.texts:,}", kept, f"{longer:+.1f}%", *counts)
     wide_console().print(table)
     if report:
         text = json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False)
@@ -228,38 +250,40 @@ def _merge(options: argparse.Namespace) -> int:
         given = options.weights.split(",") if options.weights else [1.0] * len(options.src)
         weights = [float(weight) for weight in given]
     except ValueError:
-        raise ValueError(f"--weights are numbers with commas, got {options.weights!r}") from None
+        raise ValueError(
+            f"--weights must be numbers separated by commas, got {options.weights!r}"
+        ) from None
     model = pretrained.load(options.src[0])
 
     def params_of(name: str) -> dict:
         other = model if name == options.src[0] else pretrained.load(name)
         if not other.heads_trained:
-            raise ValueError(f"{name} lacks heads; init-heads makes them")
-        if _kind(other) != _kind(model):
+            raise ValueError(f"{name} has no heads; m3jax convert init-heads makes them")
+        if _architecture(other) != _architecture(model):
             raise ValueError(
-                f"{name} is no sibling of {options.src[0]}: other pieces, pooling or encoder; only "
-                "models trained from one start can be merged"
+                f"{name} and {options.src[0]} differ in vocabulary, pooling or encoder; only "
+                "models trained from the same start can be merged"
             )
         return other.params
 
     params = merge([lambda name=name: params_of(name) for name in options.src], weights)
     _save_like(options.src[0], options.dst, dataclasses.replace(model, params=params))
-    return _say(options.dst, f"the mean of {len(options.src)} models{_fusion_of(options.src)}")
+    return _report(options.dst, f"the mean of {len(options.src)} models{_fusion_of(options.src)}")
 
 
 def _fusion_of(sources: list[str]) -> str:
-    """What becomes of the weights of hybrids that merged models keep: the first one's stay."""
+    """A note on the fusion weights of merged models: those of the first one are kept."""
     from m3jax import pretrained
 
     kept = [format_fusion(pretrained.read_fusion(pretrained.resolve(name))) for name in sources]
     if not any(kept):
         return ""
-    stays = f"those of {sources[0]} ({kept[0]})" if kept[0] else f"none, as {sources[0]} has none"
-    return f"; weights of the hybrid: {stays}; `m3jax tune-weights --save` finds its own"
+    origin = f"those of {sources[0]} ({kept[0]})" if kept[0] else f"none, as {sources[0]} has none"
+    return f"; fusion weights: {origin}; `m3jax tune-weights --save` tunes them"
 
 
-def _kind(model: "Pretrained") -> tuple:
-    """What models must share for their parameters to mean the same."""
+def _architecture(model: "Pretrained") -> tuple:
+    """What models must share so that their parameters can be averaged."""
     encoder = dataclasses.replace(model.config.encoder, dropout=0.0)
     return dataclasses.replace(model.config, encoder=encoder), model.tokenizer.backend.get_vocab()
 
@@ -268,7 +292,7 @@ def _quantize(options: argparse.Namespace) -> int:
     from m3jax import pretrained
 
     size = pretrained.save_int8(options.dst, pretrained.load(options.src), options.word_bytes)
-    return _say(options.dst, f"{size / 1e6:.1f} MB of weights")
+    return _report(options.dst, f"{size / 1e6:.1f} MB of weights")
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -285,10 +309,10 @@ def _verify(options: argparse.Namespace) -> int:
     largest = differences(first, second)
     for head, gap in largest.items():
         print(f"{head:8} largest difference {gap:.3e}")
-    good = max(largest.values()) <= options.tolerance
-    relation = "within" if good else "BEYOND"
+    passed = max(largest.values()) <= options.tolerance
+    relation = "within" if passed else "ABOVE"
     print(f"{relation} the tolerance {options.tolerance:g} on {len(texts)} texts")
-    return 0 if good else 1
+    return 0 if passed else 1
 
 
 def _outputs(name: str, texts: list[str], max_length: int):
@@ -303,13 +327,13 @@ def _outputs(name: str, texts: list[str], max_length: int):
 
 
 def _save_like(source: str, target: str, model) -> None:
-    """Writes the format that was read, so that the result serves where the source did."""
+    """Writes the model in the format of `source`."""
     from m3jax import checkpoint, pretrained
 
     ours = (pretrained.resolve(source) / checkpoint.METADATA).is_file()
     (pretrained.save if ours else pretrained.save_hugging_face)(target, model)
 
 
-def _say(directory: str, what: str = "") -> int:
-    print(f"wrote {Path(directory)}" + (f" ({what})" if what else ""))
+def _report(directory: str, note: str = "") -> int:
+    print(f"wrote {Path(directory)}" + (f" ({note})" if note else ""))
     return 0

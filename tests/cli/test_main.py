@@ -141,11 +141,11 @@ def test_convert_there_and_back_and_verify(tiny_dir, tmp_path, capsys):
     said("convert", "quantize", tmp_path / "ours", tmp_path / "small")
     out = said("convert", "verify", tmp_path / "ours", tmp_path / "small", "--max-length", 128,
               "--tolerance", "1e-6", code=1)  # fmt: skip
-    assert "BEYOND the tolerance" in out
+    assert "ABOVE the tolerance" in out
     said("convert", "extend-positions", tmp_path / "hf", tmp_path / "long", "--to", 402)
     assert (tmp_path / "long" / "config.json").is_file()  # the format of its source
     assert "400" in said("info", tmp_path / "long")
-    assert "has heads already" in said("convert", "init-heads", tiny_dir, tmp_path / "x", code=1)
+    assert "already has heads" in said("convert", "init-heads", tiny_dir, tmp_path / "x", code=1)
     assert "already exists" in said("convert", "from-hf", tiny_dir, tmp_path / "ours", code=1)
 
 

@@ -68,11 +68,11 @@ def test_what_cannot_be_merged_is_refused(tiny_dir, tmp_path, capsys):
         assert not (tmp_path / "out").exists()
         return capsys.readouterr().err
 
-    assert f"{tmp_path / 'longer'} is no sibling" in refused(tiny_dir, tmp_path / "longer")
-    assert "plain lacks heads" in refused(tiny_dir, tmp_path / "plain")
+    assert f"{tmp_path / 'longer'} and" in refused(tiny_dir, tmp_path / "longer")
+    assert "plain has no heads" in refused(tiny_dir, tmp_path / "plain")
     assert "1 models and 1 weights" in refused(tiny_dir)
     assert "2 models and 3 weights" in refused(tiny_dir, tiny_dir, weights="1,1,1")
-    assert "numbers with commas, got '1;1'" in refused(tiny_dir, tiny_dir, weights="1;1")
+    assert "numbers separated by commas, got '1;1'" in refused(tiny_dir, tiny_dir, weights="1;1")
     with pytest.raises(ValueError, match="positive sum"):
         merge([dict, dict], [1.0, -1.0])
     with pytest.raises(ValueError, match=r"parameter a: \(2,\) and \(3,\)"):
