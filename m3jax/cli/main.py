@@ -1,4 +1,4 @@
-"""The `m3jax` command: one subcommand a file, imported when it is asked for."""
+"""The `m3jax` command: one file per subcommand."""
 
 import argparse
 import importlib
@@ -11,20 +11,20 @@ from m3jax import __version__
 
 # Name -> (module under m3jax.cli, one line of help).
 COMMANDS = {
-    "quickstart": "search a small multilingual corpus that ships with the package",
+    "quickstart": "search a small multilingual corpus in the package",
     "score": "explain how well passages match a query",
-    "encode": "turn a JSON Lines file into embeddings on disk",
+    "encode": "encode a JSON Lines file: embeddings on disk",
     "train": "train or fine-tune, on one device or many hosts",
     "data": "check, build and split training data",
     "mine": "find hard negatives for training files with a model or BM25",
-    "score-teacher": "score training files with a re-ranker or an M3, to distil from",
+    "score-teacher": "score training files with a re-ranker or an M3, for distillation",
     "synthesize": "write questions for long articles with a language model",
     "index": "build a searchable index of a corpus",
     "search": "search an index by any method, one query or many",
     "evaluate": "measure retrieval on judged queries, and compare methods",
-    "tune-weights": "find the weights of hybrid search on judged queries",
-    "convert": "convert, check, lengthen and shrink checkpoints",
-    "info": "say what a model, an index or a data set is",
+    "tune-weights": "tune the weights of hybrid search on judged queries",
+    "convert": "convert, check, extend and shrink checkpoints",
+    "info": "describe a model, an index or a data set",
 }
 
 EXAMPLES = """\
@@ -38,7 +38,7 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns 0, 1 for bad input, 2 for bad arguments, 130 when interrupted."""
+    """Runs a command. Returns 0, 1 for bad input, 2 for bad arguments, 130 if interrupted."""
     arguments = sys.argv[1:] if argv is None else argv
     parser = make_parser(arguments)
     if not arguments:
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Shows a wrong command line how a right one looks."""
+    """Prints the examples of a command after its usage errors."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -59,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser(arguments: list[str]) -> argparse.ArgumentParser:
-    """The parser of a command line; only the command that it names gets its arguments."""
+    """The parser of a command line; only the command in it gets its arguments."""
     name = next((a for a in arguments if not a.startswith("-")), None)
     parser = _Parser(
         prog="m3jax",
@@ -99,9 +99,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _prepare_jax() -> None:
-    """Settings of a whole process, which a library must not make: only the command does.
+    """Settings of the process, which a library must not change.
 
-    Compiled programs are kept between runs. An empty M3JAX_CACHE_DIR turns that off.
+    Compiled programs are cached on disk. An empty M3JAX_CACHE_DIR turns the cache off.
     """
     default = os.path.join(os.path.expanduser("~"), ".cache", "m3jax", "xla")
     directory = os.environ.get("M3JAX_CACHE_DIR", default)

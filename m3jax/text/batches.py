@@ -1,7 +1,4 @@
-"""Token ids to rows of a fixed shape, padded or packed, and the plan of which text goes where.
-
-Never imports JAX. What training adds (groups, sampling, worker processes) stands on these.
-"""
+"""Token ids to rows of a fixed shape, padded or packed, and the batches of an encoding run."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,9 +10,9 @@ from m3jax.types import TextBatch
 
 
 class Slot(NamedTuple):
-    """Where one text stands in a batch."""
+    """The position of a text in a batch."""
 
-    text: int  # its number in the caller's list
+    text: int  # index in the caller's list
     row: int
     segment: int  # 0, 1, ... within the row
     start: int  # column of its first token
@@ -32,10 +29,10 @@ def rows_of_tokens(
     num_rows: int | None = None,
     segments: int | None = None,
 ) -> tuple[TextBatch, list[Slot]]:
-    """Lays texts out in `num_rows` rows of `width` tokens; `rows` names the texts of each row.
+    """Arranges texts in `num_rows` rows of `width` tokens; `rows` lists the texts of each row.
 
-    `segments` (at least the fullest row's number of texts) fixes the shape of `lengths`;
-    `cls_every` is what the texts were tokenised with.
+    `segments`, at least the largest number of texts in a row, is the second axis of `lengths`. Pass
+    the `cls_every` with which the texts were tokenised.
     """
     num_rows = len(rows) if num_rows is None else num_rows
     segments = max([1, *map(len, rows)]) if segments is None else segments
@@ -61,18 +58,19 @@ def rows_of_tokens(
 
 
 def position_rows(token_ids: np.ndarray, pad_id: int) -> np.ndarray:
-    """Rows of XLM-R's position table: pad_id + 1, pad_id + 2, ...; a padding token does not count.
+    """Rows of XLM-R's position table: pad_id + 1, pad_id + 2, ..., padding tokens not counted.
 
-    A text may spell `<pad>`: PyTorch's XLM-R gives it row pad_id and goes on counting behind it.
+    A text may contain `<pad>`. As in PyTorch's XLM-R, that token has row pad_id, and the tokens
+    after it continue the count.
     """
     counted = token_ids != pad_id
     return (np.cumsum(counted) * counted + pad_id).astype(np.int32)
 
 
 def cls_columns(length: int, cls_every: int | None) -> np.ndarray:
-    """True at a text's [CLS]: the first token, and with MCLS every (cls_every + 1)-th behind it.
+    """True at the [CLS] tokens: the first one, and with MCLS every (cls_every + 1)-th after it.
 
-    By position, not by id: a text that spells `<s>` has no more of them than another.
+    They are found by position: the id of `<s>` can also occur in a text.
     """
     is_cls = np.zeros(length, bool)
     is_cls[0] = True
@@ -89,31 +87,30 @@ def plan_padded(
     rows_per_batch: int | None = None,
     row_multiple: int = 1,
 ) -> Iterator[tuple[int, int, list[list[int]]]]:
-    """Batches of texts of like length, longest first: (bucket, num_rows, rows).
+    """Yields batches of texts of similar length, longest first: (bucket, num_rows, rows).
 
-    A batch holds `rows_per_batch` texts or as many as fill `tokens_per_batch`, none shorter than
-    three quarters of the longest one's bucket; a batch that is not full is padded up to a power of
-    two of rows, so that few shapes are compiled. `row_multiple` is the number of devices that
-    share the rows.
+    A batch has `rows_per_batch` texts, or as many as `tokens_per_batch` allows, of at least three
+    quarters of its bucket in length. One that is not full is padded to a power of two of rows, so
+    that few shapes are compiled. `row_multiple` is the number of devices that share the rows.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    place = 0
-    while place < len(order):
-        bucket = bucket_of(lengths[order[place]], ladder)
-        most = rows_per_batch or max(1, tokens_per_batch // bucket)
-        most = -(-most // row_multiple) * row_multiple
+    done = 0
+    while done < len(order):
+        bucket = bucket_of(lengths[order[done]], ladder)
+        max_rows = rows_per_batch or max(1, tokens_per_batch // bucket)
+        max_rows = -(-max_rows // row_multiple) * row_multiple
         texts = []
-        for text in order[place : place + most]:
+        for text in order[done : done + max_rows]:
             if texts and 4 * lengths[text] < 3 * bucket and bucket > ladder[0]:
                 break
             texts.append(text)
-        place += len(texts)
-        yield bucket, _num_rows(len(texts), most, row_multiple), [[text] for text in texts]
+        done += len(texts)
+        yield bucket, _num_rows(len(texts), max_rows, row_multiple), [[text] for text in texts]
 
 
-def _num_rows(texts: int, most: int, row_multiple: int) -> int:
-    """The smallest of row_multiple x (1, 2, 4, ...) that holds `texts`, at most `most`."""
+def _num_rows(texts: int, max_rows: int, row_multiple: int) -> int:
+    """The smallest row_multiple * 2**k of at least `texts`, but at most `max_rows`."""
     num_rows = row_multiple
     while num_rows < texts:
         num_rows *= 2
-    return min(num_rows, most)
+    return min(num_rows, max_rows)

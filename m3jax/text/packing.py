@@ -1,7 +1,4 @@
-"""Several texts in one row: no token is spent on padding but the row's end.
-
-Never imports JAX.
-"""
+"""Packs several texts into a row, so that only the end of a row is padding."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-LOOKAHEAD = 64  # examples that may wait for the next rows while shorter ones fill these
+LOOKAHEAD = 64  # examples that may be deferred while later, shorter ones are tried
 
 
 class PackShape(NamedTuple):
@@ -22,10 +19,11 @@ class PackShape(NamedTuple):
     max_examples: int  # in all rows together
 
 
-def pack_texts(lengths: Sequence[int], width: int, most: int | None = None) -> list[list[int]]:
-    """Rows of text numbers whose lengths sum to at most `width`: first fit, longest first.
+def pack_texts(lengths: Sequence[int], width: int, max_texts: int | None = None) -> list[list[int]]:
+    """Assigns texts to rows of at most `width` tokens: first fit, longest first.
 
-    `most` bounds the texts of a row. Deterministic; ValueError for a text longer than `width`.
+    Returns the texts of each row; `max_texts` is their maximum number. Deterministic. Raises
+    ValueError for a text longer than `width`.
     """
     rows: list[list[int]] = []
     room: list[int] = []
@@ -34,7 +32,7 @@ def pack_texts(lengths: Sequence[int], width: int, most: int | None = None) -> l
         if length > width:
             raise ValueError(f"text {number} has {length} tokens, more than a row of {width}")
         for row, left in enumerate(room):
-            if length <= left and (most is None or len(rows[row]) < most):
+            if length <= left and (max_texts is None or len(rows[row]) < max_texts):
                 break
         else:
             row = len(rows)
@@ -48,17 +46,18 @@ def pack_texts(lengths: Sequence[int], width: int, most: int | None = None) -> l
 def fill_rows(
     pools: Sequence[deque[int]], texts_of: Callable[[int], Sequence[int]], shape: PackShape
 ) -> list[int]:
-    """Takes from the pools, the first before the others, the examples that fill one set of rows.
+    """Pops examples from `pools`, in pool order, until one device's rows are full.
 
-    `texts_of` gives the lengths of an example's texts, which stay together. One that does not fit
-    stays at the head of its pool while a few behind it are tried. The examples come in the order in
-    which `place_texts` fits them. ValueError where one is too big for empty rows.
+    `texts_of` gives the lengths of an example's texts, which are placed together. An example that
+    does not fit stays first in its pool, while up to LOOKAHEAD later ones are tried. Returns the
+    examples in the order that `place_texts` expects. Raises ValueError if one does not fit empty
+    rows.
     """
-    rows = _Filling(shape)
+    rows = _OpenRows(shape)
     taken: list[int] = []
     for pool in pools:
-        waiting: list[int] = []
-        while pool and len(waiting) < LOOKAHEAD and len(taken) < shape.max_examples:
+        deferred: list[int] = []
+        while pool and len(deferred) < LOOKAHEAD and len(taken) < shape.max_examples:
             example = pool.popleft()
             if rows.add(texts_of(example)):
                 taken.append(example)
@@ -69,34 +68,34 @@ def fill_rows(
                     "group or the row width"
                 )
             else:
-                waiting.append(example)
-        pool.extendleft(reversed(waiting))
+                deferred.append(example)
+        pool.extendleft(reversed(deferred))
     return taken
 
 
 def place_texts(examples: Sequence[Sequence[int]], shape: PackShape) -> list[list[int]]:
-    """The row of each text of each example; best fit, in the order given.
+    """The row of each text of each example: best fit, in the given order.
 
-    ValueError where they do not fit: what `fill_rows` took always does.
+    Examples that `fill_rows` returned always fit; raises ValueError for others that do not.
     """
-    rows = _Filling(shape)
+    rows = _OpenRows(shape)
     for lengths in examples:
         if not rows.add(lengths):
-            raise ValueError(f"texts of {list(lengths)} tokens do not fit the rows left")
-    return rows.taken
+            raise ValueError(f"texts of {list(lengths)} tokens do not fit the remaining space")
+    return rows.assigned
 
 
-class _Filling:
-    """Rows being filled: the room left in each and the texts that may still come."""
+class _OpenRows:
+    """Rows being filled: the tokens and texts that each can still take."""
 
     def __init__(self, shape: PackShape):
         self.room: NDArray[np.int64] = np.full(shape.num_rows, shape.width, np.int64)
         self.free: NDArray[np.int64] = np.full(shape.num_rows, shape.max_texts, np.int64)
-        self.taken: list[list[int]] = []
+        self.assigned: list[list[int]] = []
 
     def add(self, lengths: Sequence[int]) -> bool:
-        """Places all texts of an example, each where the least room is left over, or none."""
-        room, free, places = self.room.copy(), self.free.copy(), []
+        """Places all texts of an example, each in the row with the least space left, or none."""
+        room, free, chosen = self.room.copy(), self.free.copy(), []
         for length in lengths:
             left = np.where((room >= length) & (free > 0), room, np.iinfo(np.int64).max)
             row = int(left.argmin())
@@ -104,7 +103,7 @@ class _Filling:
                 return False
             room[row] -= length
             free[row] -= 1
-            places.append(row)
+            chosen.append(row)
         self.room, self.free = room, free
-        self.taken.append(places)
+        self.assigned.append(chosen)
         return True
