@@ -18,7 +18,7 @@ from m3jax.evaluate.run import evaluate
 from m3jax.evaluate.tasks import Task, read_tasks
 
 BASELINE = "mE5-small"
-M3_METHODS = ("dense", "sparse", "multivector", "dense+sparse", "all")
+M3_METHODS = ("dense", "sparse", "colbert", "dense+sparse", "all")
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:

@@ -37,7 +37,7 @@ PAPER = {"fine-tune": 60.5, "RetroMAE + fine-tune": 66.1,
 NEW_LAYERS = ["optimizer.layer_decay=1.0", "optimizer.freeze_layers=0"]
 FINETUNE = ["data.passage_length=256", "data.length_boundaries=(256,)", "data.batch_sizes=(16,)",
             "loss.heads=('dense', 'colbert')", "optimizer.colbert_rate=1.0"]  # fmt: skip
-METHODS = ("dense", "multivector")
+METHODS = ("dense", "colbert")
 TASKS = {
     "one language": ["xquad/de", "xquad/en", "qa/ja", "help/fr"],
     "across languages": ["xquad-x", "tatoeba/deu-eng", "tatoeba/jpn-eng"],

@@ -5,6 +5,7 @@
 
 import dataclasses
 import typing
+import warnings
 from typing import Any, ClassVar, Literal
 
 # Former names of a class's fields: {old field: (field, {old value: value})}. `io.fields` and
@@ -127,6 +128,17 @@ class HeadWeights:
 
 
 HEADS = ("dense", "sparse", "colbert")  # fields of HeadWeights, Encoding and Scores, in this order
+FORMER_NAMES = {"multivector": "colbert"}  # of heads and methods, in files and commands of 0.1
+
+
+def current_name(name: str) -> str:
+    """The name of a head or method; a former one is accepted with a FutureWarning."""
+    if name in FORMER_NAMES:
+        text = f"the name {name!r} is deprecated, use {FORMER_NAMES[name]!r}"
+        warnings.warn(text, FutureWarning, stacklevel=3)
+    return FORMER_NAMES.get(name, name)
+
+
 # Weights w1, w2, w3 of the fused score s_rank [M3 sec. 3.2], also the self-distillation teacher.
 PAPER_FUSION = HeadWeights(dense=1.0, sparse=0.3, colbert=1.0)
 

@@ -36,9 +36,7 @@ from m3jax import M3Embedder
 from m3jax.data import sample
 from m3jax.embed.embeddings import concatenate
 from m3jax.evaluate.metrics import as_run, means, per_query
-from m3jax.search.documents import Document
-from m3jax.search.index import in_memory
-from m3jax.search.methods import METHODS, encode_queries, search
+from m3jax.search import FUSIONS, METHODS, Document, Index, encode_queries, preset
 
 # %matplotlib inline
 
@@ -47,7 +45,7 @@ model = M3Embedder.from_pretrained(MODEL)
 passages, questions = sample.passages(), sample.questions()
 embeddings = concatenate(list(model.encode_stream([p.text for p in passages], max_length=512)))
 documents = [Document(p.id, p.text) for p in passages]
-index = in_memory(embeddings, documents, model=model)
+index = Index.from_embeddings(embeddings, documents, model=model)
 
 # %% [markdown]
 # ## One question, every method
@@ -56,7 +54,7 @@ index = in_memory(embeddings, documents, model=model)
 question = next(q for q in questions if q.lang == "en")
 print(question.text, "->", question.positive)
 for method in METHODS:
-    hits = search(index, [question.text], method, top_k=3)
+    hits = index.search([question.text], method=method, top_k=3)
     print(f"{method:13}", [documents[i].id for i in hits.documents[0]])
 
 # %% [markdown]
@@ -70,7 +68,7 @@ qrels = {q.id: {q.positive: 1} for q in questions}
 measures = ["nDCG@10", "Recall@1", "Recall@5", "Recall@20"]
 results = {}
 for method in METHODS:
-    hits = search(index, encoded, method, top_k=20)
+    hits = index.search(encoded, method=method, top_k=20)
     rows = [[documents[i].id for i in found] for found in hits.documents]
     run = as_run(zip([q.id for q in questions], rows, strict=True))
     results[method] = means(per_query(qrels, run, measures))
@@ -92,10 +90,8 @@ plt.show()
 # lean on the sparse head.
 
 # %%
-from m3jax.search.fuse import FUSIONS, preset
-
 for fusion in FUSIONS:
-    hits = search(index, encoded, "all", top_k=20, fusion=fusion)
+    hits = index.search(encoded, top_k=20, fusion=fusion)
     rows = [[documents[i].id for i in found] for found in hits.documents]
     run = as_run(zip([q.id for q in questions], rows, strict=True))
     print(f"{fusion:9}", round(means(per_query(qrels, run, ["nDCG@10"]))["nDCG@10"], 3))

@@ -117,7 +117,7 @@ plt.show()
 # %%
 for name, *_ in runs:
     model, output = str(WORK / "ablation" / name / "model"), WORK / "results" / name
-    methods = "dense,sparse,multivector,all"
+    methods = "dense,sparse,colbert,all"
     arguments = ["--model", model, "--task", str(task), "--methods", methods]
     main(["evaluate", *arguments, "--output", str(output)])
     display(Markdown(f"**{name}**"), Image(str(output / "results.png")))

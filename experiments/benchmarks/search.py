@@ -41,7 +41,11 @@ from m3jax import M3Embedder
 from m3jax.data import sample
 from m3jax.embed.embeddings import to_int8
 from m3jax.embed.vectors import BLOCK, RaggedRows, Rows, as_rows
-from m3jax.search import colbert, dense, sparse
+from m3jax.search import sparse
+from m3jax.search.colbert import ColbertRetriever
+from m3jax.search.dense import DenseRetriever
+from m3jax.search.hits import ranked, rescore_close
+from m3jax.search.sparse import SparseRetriever
 from m3jax.search.threads import cores
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -108,12 +112,14 @@ def measure_sparse() -> dict[str, Any]:
             best = np.argpartition(-scores.data, TOP)[:TOP]
             scores.indices[best[np.argsort(-scores.data[best])]]
 
-    times = milliseconds({
-        "m3jax": lambda: [sparse.search(q, index, TOP, engine="numba") for q in rows],
-        "m3jax without Numba": lambda: [sparse.search(q, index, TOP, engine="scipy") for q in rows],
-        "m3jax batch": lambda: sparse.search(queries, index, TOP),
+    numba, without_numba = (SparseRetriever(index, engine) for engine in ("numba", "scipy"))
+    calls = {
+        "m3jax": lambda: [numba.search(query, TOP) for query in rows],
+        "m3jax without Numba": lambda: [without_numba.search(query, TOP) for query in rows],
+        "m3jax batch": lambda: numba.search(queries, TOP),
         "SciPy CSR product": product,
-    }, 5, len(rows))  # fmt: skip
+    }
+    times = milliseconds(calls, 5, len(rows))
     loop = milliseconds(
         {"loop": lambda: [dictionary_score(q, document) for q in asked for document in some]},
         3, len(asked),
@@ -166,10 +172,23 @@ def time_reranking(
                 scores.append(float(torch.sum(best) / q.size(0)))
 
     def ranking(store: Rows, exact: bool) -> Callable[[], Any]:
-        ragged = RaggedRows(store, (offsets,))
-        return lambda: colbert.rerank(
-            queries, ragged, [next(drawn) for _ in queries], 200, exact=exact
-        )
+        retriever = ColbertRetriever(RaggedRows(store, (offsets,)))
+
+        def rank(query: np.ndarray) -> None:  # as `methods.search` ranks the dense top
+            documents = next(drawn)
+            scores = retriever.scores(query, documents)
+            if not exact:
+                ranked(documents, scores, 200)
+                return
+            rescore_close(
+                documents,
+                scores,
+                retriever.error_bound(query),
+                lambda positions: retriever.scores(query, documents[positions], exact=True),
+                200,
+            )
+
+        return lambda: [rank(query) for query in queries]
 
     def read() -> None:  # what no way that keeps float32 vectors can do without
         for _ in queries:
@@ -193,7 +212,7 @@ def measure_dense(documents: Rows, queries: np.ndarray, top_k: int) -> dict[str,
             np.matmul(queries, values[start : start + BLOCK].T, out=out)
 
     calls = {
-        "m3jax": lambda: dense.search(queries, documents, top_k),
+        "m3jax": lambda: DenseRetriever(documents).search(queries, top_k),
         "bare product": product,
         "FAISS": lambda: faiss.knn(queries, values, top_k, metric=faiss.METRIC_INNER_PRODUCT),
     }

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="a directory")
     parser.add_argument(
         "--modes",
-        default="dense,sparse,multivector",
-        help="some of dense,sparse,multivector (default: all three)",
+        default="dense,sparse,colbert",
+        help="some of dense,sparse,colbert (default: all three)",
     )
     add_flags(parser, "--max-length", "--cls-every", "--batch-size", "--shard-size")
     add_flags(parser, "--storage-dtype")

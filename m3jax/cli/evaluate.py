@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from m3jax.cli.options import add_flags, add_model, load_embedder, parse_weights
+from m3jax.search.options import METHODS
 
 EXAMPLES = """\
 examples:
@@ -23,14 +24,15 @@ examples:
   m3jax evaluate --model DIR --task xquad xquad-x --union --parallel xquad,xquad-x --output union
   m3jax evaluate --run one.trec two.trec --qrels qrels/test.tsv
 """
-METHODS = "bm25,dense,sparse,multivector,dense+sparse,all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `evaluate`."""
     add_model(parser, required=False)
     parser.add_argument("--task", nargs="+", metavar="TASK", help="directories or benchmarks")
-    parser.add_argument("--methods", default=METHODS, metavar="M,...", help="default: all six")
+    parser.add_argument(
+        "--methods", default=",".join(METHODS), metavar="M,...", help="default: all six"
+    )
     parser.add_argument("--output", metavar="DIR", help="results.json, .md, .png and their parts")
     stored = parser.add_argument_group("stored runs")
     stored.add_argument(
@@ -177,10 +179,10 @@ def run(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> Any:
     from m3jax.evaluate.protocol import Settings
     from m3jax.search.fuse import PRESETS
-    from m3jax.search.methods import Depths
+    from m3jax.search.options import Depths
 
     try:
-        dense, sparse, rerank = (int(part) for part in options.depths.split(","))
+        dense, sparse, rerank_top_k = (int(part) for part in options.depths.split(","))
     except ValueError:
         raise ValueError(
             f"--depths needs three numbers like 1000,1000,200, got {options.depths!r}"
@@ -189,7 +191,7 @@ def _settings(options: argparse.Namespace) -> Any:
     return Settings(
         methods=_names(options.methods),
         top_k=options.top_k,
-        depths=Depths(dense=dense, sparse=sparse, rerank=rerank),
+        depths=Depths(dense=dense, sparse=sparse, rerank_top_k=rerank_top_k),
         weights=options.weights if preset else parse_weights(options.weights, "all"),
         fusion=options.fusion,
         compat=options.compat,

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="INDEX", help="a directory")
     parser.add_argument(
         "--modes",
-        default="dense,sparse,multivector",
-        help="some of dense,sparse,multivector (default: all three)",
+        default="dense,sparse,colbert",
+        help="some of dense,sparse,colbert (default: all three)",
     )
     add_flags(parser, "--max-length", "--cls-every", "--batch-size", "--shard-size")
     add_flags(parser, "--storage-dtype")
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Builds the index, and prints what it holds."""
     from m3jax.io.jsonl import read_records
-    from m3jax.search.index import build
+    from m3jax.search.build import IndexOptions, build_index
 
     if options.corpus != "-" and not Path(options.corpus).is_file():
         raise FileNotFoundError(f"no such file: {options.corpus}")  # before the model is loaded
@@ -52,18 +52,17 @@ def run(options: argparse.Namespace) -> int:
         query_instruction=options.query_instruction,
         passage_instruction=options.passage_instruction,
     )
-    manifest = build(
-        embedder,
-        read_records(options.corpus),
-        Path(options.output),
+    index_options = IndexOptions(
         modes=tuple(mode.strip() for mode in options.modes.split(",") if mode.strip()),
         max_length=options.max_length,
         dtype=options.storage_dtype,
         shard_size=options.shard_size,
         sparse_bits=options.sparse_bits,
-        source="<stdin>" if options.corpus == "-" else options.corpus,
         batch_size=options.batch_size,
         cls_every=options.cls_every,
     )
+    source = "<stdin>" if options.corpus == "-" else options.corpus
+    records = read_records(options.corpus)
+    manifest = build_index(embedder, records, Path(options.output), index_options, source=source)
     print(f"{manifest['documents']} documents by {', '.join(manifest['modes'])}: {options.output}")
     return 0

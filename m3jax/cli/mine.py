@@ -12,7 +12,7 @@ it makes that model's index beside the earlier one.
 
 import argparse
 
-from m3jax.cli.options import add_model
+from m3jax.cli.options import add_method, add_model
 
 EXAMPLES = """\
 examples:
@@ -23,7 +23,6 @@ examples:
       --method all --range 0-100 --max-share 0.95 --work WORK
   m3jax mine --method bm25 --input train.jsonl --output mined.jsonl --range 2-50 --negatives 7
 """
-METHODS = ("dense", "sparse", "multivector", "dense+sparse", "all", "bm25")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", required=True, metavar="FILE.jsonl[.gz|.zst]", help="a new file")
     add_model(parser, required=False)
     add("--corpus", nargs="+", metavar="PATH", help='the pool: {"_id", "title", "text", "lang"?}')
-    add("--method", choices=METHODS, default="dense", help="default: dense")
+    add_method(parser, default="dense", help="default: dense")
     add("--weights", metavar="D,S,M", help="of dense+sparse and all (default: the model's)")
     add("--bm25-terms", choices=("words", "tokens"), default="words",
         help="tokens are those of --model (default: words)")  # fmt: skip

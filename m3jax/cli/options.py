@@ -2,11 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from m3jax.config import ATTENTION
+from m3jax.search.options import METHODS, canonical_method
 
 
 def deprecated_alias(
@@ -117,6 +118,18 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     add_flags(parser, "--pooling", "--dtype", "--attention")
 
 
+def add_method(parser: argparse.ArgumentParser, methods: Sequence[str] = (), **more: Any) -> None:
+    """--method: one of `methods`, by default of all."""
+    parser.add_argument("--method", type=_method, choices=tuple(methods or METHODS), **more)
+
+
+def _method(name: str) -> str:
+    try:
+        return canonical_method(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def parse_weights(text: str | None, method: str):
     """HeadWeights of "1,0.3,1", "1,0.3" or the name of a benchmark; None for None."""
     from m3jax.config import HeadWeights
@@ -145,9 +158,9 @@ def format_fusion(fusion: dict[str, Any]) -> str:
 
 def open_for_search(options: argparse.Namespace):
     """The index that --index names; with the model of --model, if given."""
-    from m3jax.search.index import open_index
+    from m3jax.search.index import Index
 
-    index = open_index(options.index, verify=True if options.verify else None)
+    index = Index.open(options.index, verify=True if options.verify else None)
     if options.model:
         options.pooling = options.pooling or index.manifest["config"]["pooling"]
         index.use(

@@ -7,7 +7,8 @@ Each distinct pair of 128 examples is scored once. Run again after a stop, it go
 
 import argparse
 
-from m3jax.cli.options import add_model
+from m3jax.cli.options import add_method, add_model
+from m3jax.search.options import METHODS
 
 EXAMPLES = """\
 examples:
@@ -15,7 +16,6 @@ examples:
   m3jax score-teacher --model BAAI/bge-m3 --method all --weights 1,0.3,1 --input mined.jsonl \\
       --output scored.jsonl
 """
-METHODS = ("dense", "sparse", "multivector", "dense+sparse", "all")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", required=True, metavar="FILE.jsonl[.gz|.zst]", help="a new file")
     add("--teacher", metavar="DIR", help="a cross-encoder with one output")
     add_model(parser, required=False)
-    add("--method", choices=METHODS, help="of --model (default: all)")
+    add_method(parser, methods=list(METHODS)[1:], help="of --model (default: all)")
     add("--weights", metavar="D,S,M", help="of dense+sparse and all (default: the model's)")
     add("--query-instruction", default="", help="of --model, in front of queries")
     add("--passage-instruction", default="", help="of --model, in front of passages")

@@ -1,15 +1,16 @@
 """Search an index: one query on the screen, or a file of queries into a TREC run.
 
-dense and sparse search all documents; multivector ranks the dense top 200 again; dense+sparse
-scores the union of both top 1,000; all adds the three over the dense top 200; bm25 needs no model
-vectors. Ties stand in the order of the corpus.
+dense and sparse search all documents; colbert re-ranks the dense top 200; dense+sparse scores the
+union of both top 1,000; all adds the three over the dense top 200; bm25 needs no model vectors.
+Documents with equal scores are in the order of the corpus.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from m3jax.cli.options import add_model, open_for_search, parse_weights
+from m3jax.cli.options import add_method, add_model, open_for_search, parse_weights
+from m3jax.search.options import ENGINE_NAMES, FUSIONS
 
 EXAMPLES = """\
 examples:
@@ -17,7 +18,6 @@ examples:
   m3jax search --index INDEX --query "..." --method dense+sparse --weights 0.2,0.8 --top-k 5
   m3jax search --index INDEX --queries queries.jsonl --method all --weights mldr --output run.trec
 """
-METHODS = ("bm25", "dense", "sparse", "multivector", "dense+sparse", "all")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--query", metavar="TEXT", help="the text to search with")
     what.add_argument("--queries", metavar="FILE", help="FILE.jsonl[.gz] with _id and text, or -")
     parser.add_argument("--output", metavar="RUN", help="the TREC run of --queries")
-    parser.add_argument("--method", choices=METHODS, help="default: all that the index can do")
+    add_method(parser, help="default: all that the index can do")
     parser.add_argument(
         "--top-k", type=int, metavar="K", help="hits a query (default: 10, with --queries 1000)"
     )
@@ -39,9 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the model keeps, else 1,0.3,1)",
     )
     parser.add_argument(
-        "--fusion", choices=("weighted", "rrf", "minmax", "zscore"), default="weighted",
-        help="how dense+sparse and all put scores together (default: weighted)",
-    )  # fmt: skip
+        "--fusion",
+        choices=FUSIONS,
+        default="weighted",
+        help="how dense+sparse and all combine scores (default: weighted)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINE_NAMES,
+        default="auto",
+        help="used by every head that has it (default: auto, the fastest here)",
+    )
     parser.add_argument("--explain", action="store_true", help="each head's score, shared tokens")
     parser.add_argument("--tag", default="m3jax", help="last column of the run (default: m3jax)")
     parser.add_argument("--verify", action="store_true", help="read and check every file first")
@@ -50,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints a table, or writes a run and says how many lines."""
     from m3jax.search.methods import encode_queries, search
+    from m3jax.search.options import SearchOptions
 
     if (options.output is None) != (options.queries is None):
         raise ValueError("--queries and --output go together: a file of queries makes a run")
@@ -57,14 +66,17 @@ def run(options: argparse.Namespace) -> int:
     method = options.method or _best_method(index)
     top_k = options.top_k or (10 if options.queries is None else 1000)
     weights = parse_weights(options.weights, method)
-    given: dict[str, Any] = {"top_k": top_k, "weights": weights, "fusion": options.fusion}
+    search_options = SearchOptions(
+        method=method, weights=weights, fusion=options.fusion, engine=options.engine
+    )
     if options.queries is None:
         encoded = encode_queries(index, [options.query], [method])
-        hits = search(index, encoded, method, **given)
+        hits = search(index, encoded, search_options, top_k=top_k)
         _print(index, options, method, hits)
         return 0
     ids, texts = read_queries(options.queries)
-    hits = search(index, encode_queries(index, texts, [method]), method, **given)
+    encoded = encode_queries(index, texts, [method])
+    hits = search(index, encoded, search_options, top_k=top_k)
     return _write(options, ids, index, hits)
 
 
@@ -77,7 +89,7 @@ def read_queries(path: str) -> tuple[list[str], list[str]]:
     for record in read_records(path):
         if (first := lines.setdefault(record.id, record.line)) != record.line:
             raise ValueError(
-                f"{path}:{record.line}: the id {record.id!r} stands in line {first} already"
+                f"{path}:{record.line}: the id {record.id!r} occurs in line {first} already"
             )
         texts.append(record.text)
     if not texts:
@@ -87,9 +99,9 @@ def read_queries(path: str) -> tuple[list[str], list[str]]:
 
 def _best_method(index: Any) -> str:
     if index.dense is None:
-        return "multivector" if index.sparse is None else "sparse"
+        return "colbert" if index.sparse is None else "sparse"
     if index.sparse is None:
-        return "dense" if index.colbert is None else "multivector"
+        return "dense" if index.colbert is None else "colbert"
     return "dense+sparse" if index.colbert is None else "all"
 
 
@@ -126,20 +138,18 @@ def _print(index: Any, options: argparse.Namespace, method: str, hits: Any) -> N
 
 def _explain(index: Any, query: str, numbers: Any) -> tuple[list[str], list[list[str]]]:
     """Columns and cells: each head's exact score, and the heaviest shared tokens."""
-    from m3jax.search import methods, sparse
+    from m3jax.search import methods
 
     heads = [h for h in ("dense", "sparse", "colbert") if getattr(index, h) is not None]
-    needs = {"dense": "dense", "sparse": "sparse", "colbert": "multivector"}
-    encoded = methods.encode_queries(index, [query], [needs[head] for head in heads])
+    encoded = methods.encode_queries(index, [query], heads)
     scores = methods.head_scores(index, encoded, 0, numbers)
-    names = [needs[head] for head in scores]
+    names = list(scores)
     rows = [[f"{values[i]:.4f}" for values in scores.values()] for i in range(len(numbers))]
-    matrix = None if encoded.embeddings is None else encoded.embeddings.sparse
-    if "sparse" in scores and matrix is not None:
+    if "sparse" in scores:
         tokenizer = index.embedder().tokenizer
         names.append("shared tokens")
         for row, number in zip(rows, numbers, strict=True):
-            shared = sparse.matches(matrix, 0, index.sparse, int(number))[:5]
+            shared = index.sparse.matches(encoded.query("sparse", 0), int(number))[:5]
             shown = [
                 f"{tokenizer.token(t).replace('▁', '') or '▁'} {q:.2f} x {w:.2f}"
                 for t, q, w in shared

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from m3jax.cli.options import add_model, open_for_search
+from m3jax.search.options import FUSED
 
 EXAMPLES = """\
 examples:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, required=False)
     parser.add_argument("--queries", required=True, metavar="FILE", help="FILE.jsonl[.gz]")
     parser.add_argument("--qrels", required=True, metavar="FILE", help="BEIR's .tsv or TREC's")
-    parser.add_argument("--method", choices=("dense+sparse", "all"), default="all")
+    parser.add_argument("--method", choices=FUSED, default="all")
     parser.add_argument(
         "--kinds", metavar="FIELD", help="of the queries, a string: their kind; none is to lose"
     )
@@ -56,28 +57,28 @@ def run(options: argparse.Namespace) -> int:
         pretrained.check_keeps_fusion(options.save, config)
     qrels = read_qrels(options.qrels)
     ids, texts = read_queries(options.queries)
-    kinds = read_kinds(options.queries, options.kinds) if options.kinds else None
+    groups = read_kinds(options.queries, options.kinds) if options.kinds else None
     encoded = encode_queries(index, texts, [options.method])
-    found = candidates(index, encoded, options.method)
-    best = tune_weights(found, ids, index.ids, qrels, kinds=kinds)
+    pools = candidates(index, encoded, options.method)
+    best = tune_weights(pools, ids, index.ids, qrels, groups=groups)
     judged = sum(any(grade > 0 for grade in qrels.get(query, {}).values()) for query in ids)
     w = best.weights
     print(f"{judged} of {len(ids)} queries are judged; {best.tried} weights tried")
     presets = {}
     for name in ("miracl", "mldr"):
         known = preset(name, options.method)
-        presets[name] = score_weights(found, ids, index.ids, qrels, known, kinds=kinds)
+        presets[name] = score_weights(pools, ids, index.ids, qrels, known, groups=groups)
         print(f"{name} weights  {known.dense:g},{known.sparse:g},{known.colbert:g}  "
               f"nDCG@10 {presets[name]:.4f}")  # fmt: skip
     print(f"best  --weights {w.dense:.4g},{w.sparse:.4g},{w.colbert:.4g}  nDCG@10 {best.ndcg:.4f}"
-          f"{' in the mean of the kinds' * bool(kinds)}")  # fmt: skip
+          f"{' in the mean of the kinds' * bool(groups)}")  # fmt: skip
     if best.cost > SLACK:
         print(f"one kind has {100 * best.cost:.1f} points less than by its best head alone: no "
               "weights serve all; consider weights for each kind")  # fmt: skip
     if options.output:
         values = {"method": options.method, "dense": w.dense, "sparse": w.sparse,
                   "colbert": w.colbert, "ndcg_at_10": best.ndcg, "queries": judged,
-                  "kinds": sorted(set(kinds or [])), "presets": presets}  # fmt: skip
+                  "kinds": sorted(set(groups or [])), "presets": presets}  # fmt: skip
         Path(options.output).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     if options.save:
         pretrained.write_fusion(options.save, options.method, w)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from m3jax.config import FORMER_NAMES, HEADS, current_name
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import Embeddings, Ragged, to_int8
 from m3jax.embed.vectors import Rows
@@ -31,7 +32,6 @@ from m3jax.pretrained import fingerprint
 
 MANIFEST = "manifest.json"
 VERSION = 1
-MODES = {"dense": "dense", "sparse": "sparse", "multivector": "colbert"}
 SHARD_SIZE = 8192
 
 
@@ -58,14 +58,13 @@ def encode_corpus(
     manifest = _open_manifest(output, settings)
     stream = iter(records)
     _check_finished(output, manifest, stream)
-    heads = tuple(MODES[mode] for mode in modes)
     for number in itertools.count(len(manifest["shards"])):
         batch = list(itertools.islice(stream, shard_size))
         if not batch:
             break
         parts = embedder.encode_stream(
             [record.text for record in batch],
-            heads=heads,
+            heads=tuple(settings["modes"]),
             max_length=settings["max_length"],
             chunk=shard_size,
             batch_size=batch_size,
@@ -93,7 +92,7 @@ def read_manifest(output: Path) -> dict[str, Any]:
     manifest = json.loads(path.read_text(encoding="utf-8"))
     if manifest.get("format") != "m3jax-embeddings" or manifest.get("version") != VERSION:
         raise ValueError(f"{path} is not a version {VERSION} manifest of m3jax embeddings")
-    return manifest
+    return manifest | {"modes": [FORMER_NAMES.get(mode, mode) for mode in manifest["modes"]]}
 
 
 def check_files(folder: Path, files: dict[str, list[Any]], contents: bool) -> None:
@@ -144,9 +143,10 @@ def _settings(
     source: str,
     cls_every: int | None,
 ) -> dict[str, Any]:
-    unknown = sorted(set(modes) - set(MODES))
+    modes = tuple(current_name(mode) for mode in modes)
+    unknown = sorted(set(modes) - set(HEADS))
     if unknown or not modes:
-        raise ValueError(f"modes must be some of {', '.join(MODES)}, got {', '.join(modes)!r}")
+        raise ValueError(f"modes must be some of {', '.join(HEADS)}, got {', '.join(modes)!r}")
     if dtype not in ("float32", "float16", "int8"):
         raise ValueError(f"dtype must be float32, float16 or int8, got {dtype!r}")
     if shard_size < 1:

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from m3jax.config import TrainConfig
+from m3jax.config import HEADS, TrainConfig
 from m3jax.embed.embedder import M3Embedder
 from m3jax.evaluate.averages import summarise
 from m3jax.evaluate.protocol import Settings
@@ -13,7 +13,6 @@ from m3jax.evaluate.tasks import read_tasks
 from m3jax.pretrained import Pretrained
 
 MEASURE = "nDCG@10"
-METHOD_OF = {"dense": "dense", "sparse": "sparse", "colbert": "multivector"}
 
 
 def evaluator(config: TrainConfig) -> Callable[[Pretrained], dict[str, float]]:
@@ -26,9 +25,8 @@ def evaluator(config: TrainConfig) -> Callable[[Pretrained], dict[str, float]]:
     """
     tasks = read_tasks(Path(config.evaluate_task), max_queries=config.evaluate_queries or None)
     heads = ("dense",) if config.objective == "retromae" else config.loss.heads
-    methods = tuple(METHOD_OF[head] for head in heads)
     settings = Settings(
-        methods=("all", *methods) if len(methods) == len(METHOD_OF) else methods,
+        methods=("all", *heads) if len(heads) == len(HEADS) else heads,
         store="needed",
         query_length=config.data.query_length,
         passage_length=config.data.passage_length,

@@ -1,6 +1,6 @@
 """Corpora and queries encoded once for each model and content, and found again by their hash.
 
-    CACHE/corpus-HASH-MODES/     an index (search/index.py); MODES are the letters d, s, m
+    CACHE/corpus-HASH-MODES/     an index (search/index.py); MODES are letters: `LETTERS`
     CACHE/queries-HASH-MODES/    embeddings (search/corpus.py)
 
 The hash covers texts, ids, model, instruction, length and number format. An entry that holds more
@@ -13,19 +13,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from m3jax.config import HEADS
 from m3jax.embed import corpus
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import Embeddings
 from m3jax.evaluate.tasks import Task
 from m3jax.io.hashing import hex_digest
 from m3jax.io.jsonl import Record
-from m3jax.search import index
+from m3jax.search.build import IndexOptions, build_index, join
 from m3jax.search.documents import Document
-from m3jax.search.index import Index
-from m3jax.search.methods import METHODS, heads_of
+from m3jax.search.index import MANIFEST, Index
+from m3jax.search.options import heads_of
 
 QUERY_SHARD = 1024  # queries searched at a time
 STORES = ("all", "needed")
+LETTERS = {"dense": "d", "sparse": "s", "colbert": "m"}  # in folder names
 
 
 def modes_for(
@@ -36,11 +38,10 @@ def modes_for(
     A checkpoint without trained heads has the dense one only; its others are made when a method
     asks for them.
     """
-    names = {head: mode for mode, head in corpus.MODES.items()}
-    needed = {names[head] for head in heads_of(tuple(methods))}
+    needed = heads_of(tuple(methods))
     if needed and store == "all" and embedder is not None and embedder.encoder.model.heads_trained:
-        needed |= {names[head] for head in heads_of(METHODS)}
-    return tuple(mode for mode in corpus.MODES if mode in needed)
+        return HEADS
+    return needed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,20 +59,18 @@ class Store:
     def corpus(self, task: Task, length: int) -> Index:
         """The index of a task's corpus, found or made; of a united task, that of its parts."""
         if task.parts:
-            return index.join({part.name: self.corpus(part, length) for part in task.parts})
+            return join({part.name: self.corpus(part, length) for part in task.parts})
         folder = self._folder_of(task, length)
         if not _is_index(folder):
-            index.build(
-                self.embedder,
-                task.documents(),
-                folder,
+            options = IndexOptions(
                 modes=self.modes,
                 max_length=length,
                 dtype=self.dtype,
                 batch_size=self.batch_size,
                 cls_every=self.cls_every,
             )
-        opened = index.open_index(folder)
+            build_index(self.embedder, task.documents(), folder, options)
+        opened = Index.open(folder)
         opened.use(self.embedder)
         return opened
 
@@ -123,15 +122,15 @@ def _entry(
 ) -> Path:
     """The directory of this content: a whole one with at least `modes`, else where to make it."""
     stem = f"{kind}-{hex_digest(json.dumps(identity, ensure_ascii=False), size=10)}"
-    letters = {mode[0] for mode in modes}
+    letters = {LETTERS[mode] for mode in modes}
     for path in sorted(cache.glob(f"{stem}-*")):
         if letters <= set(path.name.rsplit("-", 1)[-1]) and is_whole(path):
             return path
-    return cache / f"{stem}-{''.join(mode[0] for mode in corpus.MODES if mode in modes)}"
+    return cache / f"{stem}-{''.join(LETTERS[mode] for mode in HEADS if mode in modes)}"
 
 
 def _is_index(path: Path) -> bool:
-    return (path / index.MANIFEST).is_file()
+    return (path / MANIFEST).is_file()
 
 
 def _is_complete(path: Path) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 CITATION = "Chen et al., M3-Embedding, Findings of ACL 2024 (arXiv 2402.03216v4)"
 
-METHODS = ("bm25", "dense", "sparse", "multivector", "dense+sparse", "all")
+METHODS = ("bm25", "dense", "sparse", "colbert", "dense+sparse", "all")
 
 # (benchmark, measure) -> the average over languages, in the order of METHODS.
 AVERAGES: dict[tuple[str, str], tuple[float | None, ...]] = {
@@ -29,7 +29,7 @@ _MIRACL = {
     "81.8",
     "sparse": "67.1 68.9 43.8 38.6 45.1 65.4 35.3 48.2 48.9 56.1 61.5 44.5 57.9 79.1 70.9 36.1 "
     "32.5 70.0",
-    "multivector": "79.6 81.0 59.3 57.8 62.0 80.1 59.4 61.5 58.3 74.5 71.2 71.2 79.1 87.9 83.0 "
+    "colbert": "79.6 81.0 59.3 57.8 62.0 80.1 59.4 61.5 58.3 74.5 71.2 71.2 79.1 87.9 83.0 "
     "63.7 58.0 82.4",
     "dense+sparse": "79.6 80.7 58.8 58.1 62.3 79.7 58.0 62.9 58.3 73.9 71.2 69.8 78.5 87.2 83.1 "
     "63.5 57.7 83.3",

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from m3jax.evaluate.averages import Summary
-from m3jax.evaluate.protocol import METHOD_NAMES
+from m3jax.search.options import method_label
 
 MOST_GROUPS = 16
 # Paul Tol's "bright", told apart with any colour vision.
-COLOURS = {"bm25": "#bbbbbb", "dense": "#4477aa", "sparse": "#ee6677", "multivector": "#228833",
+COLOURS = {"bm25": "#bbbbbb", "dense": "#4477aa", "sparse": "#ee6677", "colbert": "#228833",
            "dense+sparse": "#ccbb44", "all": "#aa3377"}  # fmt: skip
 OTHERS = ("#66ccee", "#222255", "#bbcc33")  # results of other models, under names of their own
 
@@ -41,7 +41,7 @@ def draw(path: Path, summary: Summary, measure: str) -> None:
                 above.append(max(0.0, 100 * (level["interval"][1] - level["value"])))
         axes.bar(
             places, values, 0.92 * width, yerr=[below, above], color=colours[method],
-            label=METHOD_NAMES.get(method, method),
+            label=method_label(method),
             error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
         )  # fmt: skip
     axes.set_xticks(range(len(groups)), list(groups), rotation=30, ha="right", fontsize=8)

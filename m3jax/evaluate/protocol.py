@@ -13,17 +13,19 @@ from m3jax.evaluate import embed
 from m3jax.evaluate.tasks import QuerySet, Task
 from m3jax.io.hashing import hex_digest
 from m3jax.pretrained import fingerprint
-from m3jax.search import bm25, fuse, methods
-from m3jax.search.methods import Depths
+from m3jax.search import bm25, fuse
+from m3jax.search.options import (
+    FUSED,
+    METHODS,
+    TOKENIZATIONS,
+    Depths,
+    canonical_method,
+    check_fusion,
+)
 from m3jax.search.threads import cores
 
 PACKAGES = ("m3jax", "jax", "flax", "numpy", "transformers", "bm25s", "ir-measures",
             "pytrec-eval-terrier")  # fmt: skip
-
-
-# As tables and plots show them.
-METHOD_NAMES = {"bm25": "BM25", "dense": "Dense", "sparse": "Sparse", "multivector": "Multi-vector",
-                "dense+sparse": "Dense+Sparse", "all": "All"}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Settings:
     Of `weights` None means those that the model keeps for the weighted sum, else the benchmark's.
     """
 
-    methods: tuple[str, ...] = methods.METHODS
+    methods: tuple[str, ...] = tuple(METHODS)
     top_k: int = 1000  # documents a query that are measured
     depths: Depths = Depths()
     weights: HeadWeights | str | None = None  # of fused methods, or a preset; None: see below
@@ -51,16 +53,15 @@ class Settings:
     save_runs: bool = False
 
     def __post_init__(self):
-        methods.heads_of(self.methods)  # names them, where one is unknown
+        methods = tuple(map(canonical_method, self.methods))
+        object.__setattr__(self, "methods", methods)
         for name, value, known in (
-            ("fusion", self.fusion, fuse.FUSIONS),
-            ("compat", self.compat or "none", ("none", "flagembedding")),
-            ("bm25_terms", self.bm25_terms, bm25.KINDS),
+            ("bm25_terms", self.bm25_terms, TOKENIZATIONS),
             ("store", self.store, embed.STORES),
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        fuse.check(self.fusion, self.weights, self.compat)
+        check_fusion(self.fusion, self.weights, self.compat)
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
 
@@ -106,7 +107,7 @@ def circumstances(embedder: M3Embedder | None) -> dict[str, Any]:
 
 def lengths(embedder: M3Embedder | None, task: Task, settings: Settings) -> tuple[int, int]:
     """Tokens of a query and of a passage."""
-    longest = embedder.config.encoder.max_length if embedder else bm25.LONGEST
+    longest = embedder.config.encoder.max_length if embedder else bm25.MAX_TOKENS
     query = settings.query_length or task.protocol.query_length
     passage = settings.passage_length or task.protocol.passage_length
     return min(query, longest), min(passage, longest)
@@ -151,17 +152,21 @@ def protocol_of(
         protocol["translations"] = "taken out"
     if method == "bm25":
         protocol["bm25"] = {"terms": settings.bm25_terms, **vocabulary, "k1": bm25.K1,
-                            "b": bm25.B, "tokens": bm25.LONGEST}  # fmt: skip
+                            "b": bm25.B, "tokens": bm25.MAX_TOKENS}  # fmt: skip
         return protocol
     protocol |= model | {
         "query_tokens": tokens[0],
         "passage_tokens": tokens[1],
         "stored_dtype": settings.dtype,
-        "depths": dataclasses.asdict(settings.depths),
+        "depths": {
+            "dense": settings.depths.dense,
+            "sparse": settings.depths.sparse,
+            "rerank": settings.depths.rerank_top_k,
+        },
     }
     if settings.cls_every is not None:
         protocol["cls_every"] = settings.cls_every
-    if method in ("dense+sparse", "all"):
+    if method in FUSED:
         kept = own.get(method) if settings.fusion == "weighted" else None
         weights = settings.weights or kept or task.protocol.weights
         weights = fuse.preset(weights, method) if isinstance(weights, str) else weights

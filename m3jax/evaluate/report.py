@@ -9,9 +9,9 @@ from typing import Any
 from m3jax.evaluate import averages, paper, report_files
 from m3jax.evaluate.averages import Summary
 from m3jax.evaluate.plots import draw
-from m3jax.evaluate.protocol import METHOD_NAMES
 from m3jax.evaluate.results import Result
 from m3jax.io.atomic import replace_file
+from m3jax.search.options import method_label
 
 # Protocol fields in the notes, in this order.
 SHARED = (
@@ -71,7 +71,7 @@ def _table(levels: dict[str, Any], measure: str, with_intervals: bool) -> list[s
     all_sets, all_tasks = levels["sets"][measure], levels["tasks"][measure]
     families = levels["families"][measure]
     methods = _methods(all_sets)
-    head = ["task", *(METHOD_NAMES.get(m, m) for m in methods)]
+    head = ["task", *(method_label(m) for m in methods)]
     rows = []
     for family, average in families.items():
         tasks = {
@@ -112,7 +112,7 @@ def _beside_paper(levels: dict[str, Any], measure: str) -> list[str]:
             if theirs is not None and method in row:
                 ours = 100 * row[method]["value"]
                 numbers = [f"{ours:.1f}", f"{theirs:.1f}", f"{ours - theirs:+.1f}"]
-                rows.append([label, METHOD_NAMES.get(method, method), *numbers])
+                rows.append([label, method_label(method), *numbers])
     if not rows:
         return []
     head = ["benchmark", "method", "ours", "paper", "difference"]
@@ -123,7 +123,7 @@ def _tests(tests: dict[str, dict[str, Any]]) -> list[str]:
     rows = []
     for name, pairs in tests["families"].items():
         for test in pairs:
-            a, b = (METHOD_NAMES.get(test[side], test[side]) for side in ("a", "b"))
+            a, b = (method_label(test[side]) for side in ("a", "b"))
             values = [format_p(test[p]) for p in ("randomization_p", "holm_p", "t_p")]
             rows.append([name, f"{a} - {b}", f"{100 * test['difference']:+.2f}", *values])
     if not rows:
@@ -165,7 +165,7 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _paper_table() -> list[str]:
-    head = ["benchmark", *(METHOD_NAMES[m] for m in paper.METHODS)]
+    head = ["benchmark", *(method_label(m) for m in paper.METHODS)]
     rows = [
         [f"{benchmark} {measure}", *("-" if v is None else f"{v:.1f}" for v in values)]
         for (benchmark, measure), values in paper.AVERAGES.items()

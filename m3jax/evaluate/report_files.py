@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from m3jax.config import FORMER_NAMES
 from m3jax.io.atomic import new_file
 from m3jax.io.streams import open_chunks
 
@@ -47,7 +48,16 @@ def read(path: str | Path) -> dict[str, Any]:
     form = found.get("format") if isinstance(found, dict) else None
     if form not in (READABLE, PACKED):
         raise ValueError(f"{path} is not a report of `m3jax evaluate`")
-    return unpack(found) if form == PACKED else found
+    return _current_names(unpack(found) if form == PACKED else found)
+
+
+def _current_names(value: Any) -> Any:
+    """The report with methods by their present names, as keys and as values."""
+    if isinstance(value, dict):
+        return {FORMER_NAMES.get(k, k): _current_names(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_current_names(item) for item in value]
+    return FORMER_NAMES.get(value, value) if isinstance(value, str) else value
 
 
 def pack(report: dict[str, Any]) -> dict[str, Any]:

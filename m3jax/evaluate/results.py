@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from m3jax.config import FORMER_NAMES
 from m3jax.io.atomic import replace_file
 from m3jax.io.hashing import hex_digest
 
@@ -56,6 +57,14 @@ class Result:
 
 def path_of(output: Path, task: str, query_set: str, method: str, protocol: dict[str, Any]) -> Path:
     """Where the result of this very protocol lies."""
+    former = [old for old, name in FORMER_NAMES.items() if name == method]
+    paths = [_path_of(output, task, query_set, name, protocol) for name in (method, *former)]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _path_of(
+    output: Path, task: str, query_set: str, method: str, protocol: dict[str, Any]
+) -> Path:
     identity = {k: v for k, v in protocol.items() if k not in CIRCUMSTANCES} | {"format": VERSION}
     text = json.dumps([task, query_set, method, identity], sort_keys=True, ensure_ascii=False)
     key = hex_digest(text, size=6)
@@ -77,6 +86,7 @@ def read(path: Path) -> Result | None:
         return None
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+        document["method"] = FORMER_NAMES.get(document["method"], document["method"])
         fields = [field.name for field in dataclasses.fields(Result)]
         return Result(**{name: document[name] for name in fields})
     except (ValueError, KeyError, TypeError) as error:

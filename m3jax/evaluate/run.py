@@ -21,6 +21,7 @@ from m3jax.search import methods
 from m3jax.search.hits import Hits
 from m3jax.search.index import Index
 from m3jax.search.methods import EncodedQueries
+from m3jax.search.options import SearchOptions, heads_of
 
 
 def evaluate(
@@ -39,7 +40,7 @@ def evaluate(
     """
     settings = settings or Settings()
     needs_tokens = "bm25" in settings.methods and settings.bm25_terms == "tokens"
-    if embedder is None and (methods.heads_of(settings.methods) or needs_tokens):
+    if embedder is None and (heads_of(settings.methods) or needs_tokens):
         raise ValueError("only BM25 over words works without a model; name one with --model")
     around = protocols.circumstances(embedder)
     model = protocols.describe_model(embedder) if embedder else {}
@@ -122,7 +123,7 @@ def _chunks(
         parts = store.queries(queries.ids, queries.texts, length)
     for start, embeddings in zip(starts, parts, strict=True):
         texts = queries.texts[start : start + size]
-        yield queries.ids[start : start + size], EncodedQueries(texts, embeddings), {}
+        yield queries.ids[start : start + size], EncodedQueries(texts, embeddings), methods.Cache()
 
 
 def _measure(
@@ -189,11 +190,14 @@ def _search(
         hits = index.bm25(settings.bm25_terms).search(encoded.texts, top_k)
     else:
         weights = protocol.get("weights")
-        hits = methods.search(
-            index, encoded, method, top_k=top_k, depths=settings.depths, fusion=settings.fusion,
-            weights=None if weights is None else HeadWeights(**weights), compat=settings.compat,
-            cache=lists,
-        )  # fmt: skip
+        search_options = SearchOptions(
+            method=method,
+            weights=None if weights is None else HeadWeights(**weights),
+            fusion=settings.fusion,
+            compat=settings.compat,
+            depths=settings.depths,
+        )
+        hits = methods.search(index, encoded, search_options, top_k=top_k, cache=lists)
     return _without(hits, out, index.ids).cut(settings.top_k) if any(out) else hits
 
 

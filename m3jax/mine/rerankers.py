@@ -12,8 +12,9 @@ from m3jax.config import HeadWeights
 from m3jax.embed.embedder import M3Embedder
 from m3jax.io.hashing import new_digest
 from m3jax.mine.resume import digest_of
-from m3jax.mine.scoring import METHODS, pair_scores, weights_of
+from m3jax.mine.scoring import pair_scores, weights_of
 from m3jax.pretrained import fingerprint
+from m3jax.search.options import canonical_method
 
 Pairs = Sequence[tuple[str, str]]  # query, passage
 SLICE = 256  # pairs whose token vectors are held at a time
@@ -80,8 +81,9 @@ def m3(
     max_length: int | None = 512,
 ) -> Reranker:
     """An M3's own score of each pair by `method`; weights as in search."""
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    method = canonical_method(method)
+    if method == "bm25":
+        raise ValueError("BM25 is no teacher: name a method with a model")
     weights = weights_of(method, weights, embedder)
     longest = embedder.config.encoder.max_length
     length = None if max_length is None else min(max_length, longest)

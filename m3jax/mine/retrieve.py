@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from m3jax.config import HeadWeights
-from m3jax.embed.corpus import MODES
 from m3jax.embed.embedder import M3Embedder
 from m3jax.io.atomic import new_directory
 from m3jax.io.jsonl import read_records
@@ -22,11 +21,13 @@ from m3jax.mine.pool import Pool, key_of
 from m3jax.mine.resume import digest_of
 from m3jax.mine.scoring import passages_index, scores_with, weights_of
 from m3jax.pretrained import fingerprint
-from m3jax.search import documents, methods
-from m3jax.search import index as indexes
+from m3jax.search import methods
+from m3jax.search.build import IndexOptions, build_index
+from m3jax.search.documents import Documents, write_documents
 from m3jax.search.hits import Hits
 from m3jax.search.index import Index
-from m3jax.search.methods import Depths, EncodedQueries
+from m3jax.search.methods import EncodedQueries
+from m3jax.search.options import FUSED, Depths, SearchOptions, heads_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Retrieval:
 
     def __post_init__(self):
         tokens = self.method == "bm25" and self.bm25_terms == "tokens"
-        if self.embedder is None and (tokens or methods.heads_of([self.method])):
+        if self.embedder is None and (tokens or heads_of([self.method])):
             what = "BM25 over tokens" if tokens else f"method {self.method!r}"
             raise ValueError(f"{what} needs a model: name one with --model")
         if self.method != "bm25":
@@ -52,7 +53,7 @@ class Retrieval:
     @functools.cached_property
     def of_passages(self) -> list[object]:
         """What decides the index of some passages."""
-        heads = methods.heads_of([self.method])
+        heads = heads_of([self.method])
         if self.embedder is None or not (heads or self.bm25_terms == "tokens"):
             return [self.bm25_terms]
         model, options = self.embedder.encoder.model, self.embedder
@@ -100,18 +101,21 @@ class Shelf:
         method = self.retrieval.method
         if method == "bm25":
             return self.index.bm25(self.retrieval.bm25_terms).search(queries.texts, top_k)
-        depths = Depths(dense=max(1000, top_k), sparse=max(1000, top_k), rerank=max(200, top_k))
-        return methods.search(
-            self.index, queries, method, top_k=top_k, depths=depths,
-            weights=self.weights if method in ("dense+sparse", "all") else None,
-        )  # fmt: skip
+        options = SearchOptions(
+            method=method,
+            weights=self.weights if method in FUSED else None,
+            depths=Depths(
+                dense=max(1000, top_k), sparse=max(1000, top_k), rerank_top_k=max(200, top_k)
+            ),
+        )
+        return methods.search(self.index, queries, options, top_k=top_k)
 
     def scores(self, queries: EncodedQueries, number: int, some: Sequence[int]) -> np.ndarray:
         """The float64 scores of one query with some passages of the shelf."""
         wanted, method = np.array(some, np.int64), self.retrieval.method
         if method == "bm25":
             bm25 = self.index.bm25(self.retrieval.bm25_terms)
-            return bm25.scores_at(queries.texts[number], wanted)
+            return bm25.scores(queries.texts[number], wanted)
         return scores_with(self.index, queries, number, wanted, method, self.weights)
 
     def positive_scores(
@@ -164,23 +168,24 @@ def _open(pool: Pool, language: str, retrieval: Retrieval, work: Path) -> Index:
     """The index of one language, made or found; a stopped one goes on."""
     records = functools.partial(read_records, str(pool.file(language)))
     folder = work / f"index-{digest_of([pool.name, language, *retrieval.of_passages])}"
-    heads = methods.heads_of([retrieval.method])
+    heads = heads_of([retrieval.method])
     if not heads:
         if not (folder / "documents").is_dir():
             with new_directory(folder / "documents") as scratch:
-                documents.write(records(), scratch, str(pool.file(language)))
-        stored = documents.Documents(folder / "documents")
+                write_documents(records(), scratch, str(pool.file(language)))
+        stored = Documents(folder / "documents")
         return Index(
             len(stored), None, None, None, stored, {}, path=folder, model=retrieval.embedder
         )
     assert retrieval.embedder is not None
-    indexes.build(
-        retrieval.embedder, records(), folder,
-        modes=tuple(mode for mode, head in MODES.items() if head in heads),
-        max_length=retrieval.passage_length, dtype=retrieval.dtype,
-        batch_size=retrieval.batch_size, source=str(pool.file(language)),
-    )  # fmt: skip
+    options = IndexOptions(
+        modes=heads,
+        max_length=retrieval.passage_length,
+        dtype=retrieval.dtype,
+        batch_size=retrieval.batch_size,
+    )
+    build_index(retrieval.embedder, records(), folder, options, source=str(pool.file(language)))
     # Index.use would read all weights once more for each language; the hash has seen to it.
-    opened = indexes.open_index(folder)
+    opened = Index.open(folder)
     opened.model = retrieval.embedder
     return opened

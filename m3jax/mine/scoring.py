@@ -13,18 +13,16 @@ from m3jax.config import PAPER_FUSION, HeadWeights
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import concatenate
 from m3jax.search import fuse
-from m3jax.search.index import Index, in_memory
-from m3jax.search.methods import EncodedQueries, encode_queries, head_scores, heads_of
-
-METHODS = ("dense", "sparse", "multivector", "dense+sparse", "all")
-_COUNTED = {"multivector": ("colbert",)}  # it needs the dense head to search, not to score
+from m3jax.search.index import Index
+from m3jax.search.methods import EncodedQueries, encode_queries, head_scores
+from m3jax.search.options import FUSED, METHODS
 
 
 def weights_of(
     method: str, weights: HeadWeights | None, embedder: M3Embedder | None
 ) -> HeadWeights:
     """The weights under which a method sums its heads; ValueError where one head has none."""
-    if method in ("dense+sparse", "all"):
+    if method in FUSED:
         return weights or (embedder.fusion(method) if embedder else PAPER_FUSION)
     if weights is not None:
         raise ValueError(f"method {method!r} sums nothing: weights are for dense+sparse and all")
@@ -41,7 +39,7 @@ def scores_with(
 ) -> Float[np.ndarray, " n"]:
     """The float64 scores of one query with some documents of an index."""
     scores = head_scores(index, queries, number, documents)
-    heads = _COUNTED.get(method, heads_of([method]))
+    heads = METHODS[method].summed
     return fuse.weighted_sum({head: scores[head] for head in heads}, weights)
 
 
@@ -51,12 +49,12 @@ def passages_index(
     """Some passages as an index in memory, in the representations that `method` scores by."""
     parts = embedder.encode_stream(
         [embedder.passage_instruction + text for text in texts],
-        heads=_COUNTED.get(method, heads_of([method])),
+        heads=METHODS[method].summed,
         max_length=max_length,
         batch_size=embedder.batch_size,
         progress=False,
     )
-    return in_memory(concatenate(list(parts)))
+    return Index.from_embeddings(concatenate(list(parts)))
 
 
 def pair_scores(

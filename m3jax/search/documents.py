@@ -1,6 +1,6 @@
-"""The texts of an index, for display, for BM25, and to encode from: JSON Lines with offsets.
+"""The texts of an index, for display, BM25 and encoding: JSON Lines with offsets.
 
-DIRECTORY/documents.jsonl   {"_id", "text"} a line, the title already in front of the text
+DIRECTORY/documents.jsonl   {"_id", "text"} a line; the text begins with the title
          /offsets.npy       int64 [n + 1]: line i is bytes offsets[i]..offsets[i + 1]
          /summary.json      {"count", "digest"}
 """
@@ -25,7 +25,7 @@ class Document(NamedTuple):
 
 
 class Documents(Sequence[Document]):
-    """The documents in a directory, read one by one where they lie."""
+    """The documents in a directory, read from disk one at a time."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -60,10 +60,10 @@ class Documents(Sequence[Document]):
         return [document.id for document in self]
 
 
-def write(records: Iterable[Record], directory: Path, source: str) -> dict[str, Any]:
+def write_documents(records: Iterable[Record], directory: Path, source: str) -> dict[str, Any]:
     """Writes the texts to an empty directory; returns the summary.
 
-    Raises ValueError for an id that occurs twice, naming both lines, and for no record at all.
+    Raises ValueError for an id that occurs twice, naming both lines, and for an empty corpus.
     """
     lines: dict[str, int] = {}
     offsets = [0]
@@ -72,8 +72,8 @@ def write(records: Iterable[Record], directory: Path, source: str) -> dict[str, 
         for record in records:
             if (first := lines.setdefault(record.id, record.line)) != record.line:
                 raise ValueError(
-                    f"{source}:{record.line}: the id {record.id!r} stands in line {first} already; "
-                    "every document needs an id of its own"
+                    f"{source}:{record.line}: the id {record.id!r} occurs in line {first} already; "
+                    "ids must be unique"
                 )
             row = json.dumps({"_id": record.id, "text": record.text}, ensure_ascii=True) + "\n"
             data = row.encode()
@@ -81,7 +81,7 @@ def write(records: Iterable[Record], directory: Path, source: str) -> dict[str, 
             stream.write(data)
             offsets.append(offsets[-1] + len(data))
     if not lines:
-        raise ValueError(f"{source} holds no document: there is nothing to index")
+        raise ValueError(f"{source} holds no document: nothing to index")
     np.save(directory / "offsets.npy", np.array(offsets, np.int64))
     summary = {"count": len(lines), "digest": digest.hexdigest()}
     (directory / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
@@ -89,7 +89,7 @@ def write(records: Iterable[Record], directory: Path, source: str) -> dict[str, 
 
 
 def read_summary(directory: Path) -> dict[str, Any]:
-    """What `write` returned."""
+    """The summary that `write_documents` stored."""
     return json.loads((directory / "summary.json").read_text(encoding="utf-8"))
 
 

@@ -1,8 +1,8 @@
-"""Several scores or rankings of the same documents made into one.
+"""Fusion of several scores or rankings of the same documents.
 
-The paper's protocol is the weighted sum of complete scores; presets hold its weights for each
-benchmark [M3 sec. 4 and app.], and a model may keep its own (`m3jax tune-weights --save`).
-Reciprocal rank fusion and sums of normalised scores need no tuned weights. All computed in float64.
+The paper's protocol is the weighted sum of complete scores. `PRESETS` holds its weights for each
+benchmark [M3 sec. 4 and app.]; a model may store tuned ones (`m3jax tune-weights --save`).
+Reciprocal rank fusion and sums of normalised scores need no tuned weights. All is in float64.
 
 n  candidates of one query
 """
@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 
 from m3jax.config import HEADS, PAPER_FUSION, HeadWeights
 
-FUSIONS = ("weighted", "rrf", "minmax", "zscore")
 RRF_K = 60  # [Cormack et al. 2009]
 
 _SHORT = {"dense+sparse": HeadWeights(dense=1.0, sparse=0.3, colbert=0.0), "all": PAPER_FUSION}
@@ -41,7 +40,7 @@ def preset(name: str, method: str) -> HeadWeights:
 def weighted_sum(
     scores: Mapping[str, Float[np.ndarray, " n"]], weights: HeadWeights
 ) -> Float[np.ndarray, " n"]:
-    """w1 s_dense + w2 s_lex + w3 s_mul of the heads in `scores` [M3 sec. 3.2], as s_rank."""
+    """s_rank = w1 s_dense + w2 s_lex + w3 s_mul over the heads in `scores` [M3 sec. 3.2]."""
     total = np.zeros(len(next(iter(scores.values()))), np.float64)
     for head in HEADS:
         if head in scores:
@@ -52,7 +51,7 @@ def weighted_sum(
 def normalised(scores: Float[np.ndarray, " n"], how: str) -> Float[np.ndarray, " n"]:
     """`minmax`: (s - min) / (max - min); `zscore`: (s - mean) / deviation; 0 where all are equal.
 
-    Over the candidates of one query, each of which has its score: nothing is missing.
+    Over the complete scores of the candidates of one query.
     """
     scores = scores.astype(np.float64)
     if not len(scores) or scores.min() == scores.max():
@@ -64,33 +63,25 @@ def normalised(scores: Float[np.ndarray, " n"], how: str) -> Float[np.ndarray, "
     raise ValueError(f"normalisation must be minmax or zscore, got {how!r}")
 
 
-def check(fusion: str, weights: object, compat: str | None) -> None:
-    """ValueError where an option would do nothing."""
-    if fusion == "rrf" and weights is not None:
-        raise ValueError("fusion rrf adds reciprocal ranks, without weights; leave weights out")
-    if fusion != "weighted" and compat is not None:
-        raise ValueError(f"compat {compat} is for the weighted fusion, not for {fusion}")
-
-
 def reciprocal_ranks(
     rankings: Sequence[Int[np.ndarray, " _"]],
     weights: Sequence[float] | None = None,
     k: int = RRF_K,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(documents ascending, sum over the rankings that hold a document of w / (k + rank)).
+    """(documents ascending, their scores: the sum over rankings of w / (k + rank)).
 
-    Ranks count from 1; a document that a ranking lacks gets nothing from it.
+    Ranks count from 1. A ranking adds nothing to a document that it does not contain.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     documents = union(rankings)
     total = np.zeros(len(documents), np.float64)
     for ranking, weight in zip(rankings, weights or [1.0] * len(rankings), strict=True):
-        place = np.searchsorted(documents, ranking)
-        total[place] += weight / (k + 1 + np.arange(len(ranking)))
+        positions = np.searchsorted(documents, ranking)
+        total[positions] += weight / (k + 1 + np.arange(len(ranking)))
     return documents, total
 
 
 def union(rankings: Sequence[Int[np.ndarray, " _"]]) -> Int[np.ndarray, " n"]:
-    """The documents of all rankings, ascending, each once."""
+    """The distinct documents of all rankings, ascending."""
     return np.unique(np.concatenate([np.zeros(0, np.int64), *rankings]))

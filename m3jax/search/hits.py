@@ -1,8 +1,8 @@
-"""Ranked documents, and when two scores computed in float32 are too close to be told apart.
+"""Ranked documents, and rankings that do not depend on float32 rounding.
 
-Everything that searches here ranks by the float64 score of the stored numbers, best first, equal
-scores in document order. Fast passes run in float32 and are settled in float64 where their
-rounding could matter.
+Every ranking is by the float64 score of the stored numbers, best first, equal scores in document
+order. Fast passes compute float32 scores; `rescore_close` computes those again in float64 that are
+too close for their rounding error.
 
 k  hits of a query    n  candidates
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-UNIT = 2.0**-24  # of float32
+UNIT_ROUNDOFF = 2.0**-24  # of float32
 
 
 class Hits(NamedTuple):
@@ -31,21 +31,21 @@ class Hits(NamedTuple):
 def ranked(
     documents: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"], top_k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best `top_k`, ties in document order: sorted by (-score, document)."""
+    """The best `top_k` documents and their scores, sorted by (-score, document)."""
     order = np.lexsort((documents, -scores))[:top_k]
     return documents[order].astype(np.int64), scores[order]
 
 
-def rounding(width: int) -> float:
-    """How far a float32 inner product of two unit vectors may lie from the exact one.
+def rounding_bound(width: int) -> float:
+    """The largest error of a float32 inner product of two unit vectors of this width.
 
-    min(d, 8 sqrt(d)) u: the first always holds; for the second, with rounding errors that do not
-    conspire, the chance of an exception is below 1e-13 [Higham and Mary 2019, thm. 2.4].
+    min(d, 8 sqrt(d)) u: the first always holds. The second holds with probability above
+    1 - 1e-13 for independent rounding errors [Higham and Mary 2019, thm. 2.4].
     """
-    return min(width + 2, 8 * math.sqrt(width)) * UNIT
+    return min(width + 2, 8 * math.sqrt(width)) * UNIT_ROUNDOFF
 
 
-def settle(
+def rescore_close(
     documents: Int[np.ndarray, " n"],
     scores: Float[np.ndarray, " n"],
     bound: float,
@@ -54,18 +54,18 @@ def settle(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`ranked` by exact scores, from scores that are each off by at most `bound`.
 
-    `exact` gives the float64 scores of some positions; it is asked only for those whose
-    neighbours in the ranking are closer than two bounds, and that can reach the first `top_k`.
+    `exact` maps positions in `documents` to float64 scores. Only candidates within 2 `bound` of a
+    neighbour in the ranking that can reach the first `top_k` are rescored.
     """
     scores = scores.astype(np.float64)
     order = np.argsort(-scores, kind="stable")
     close = np.diff(scores[order]) >= -2 * bound
-    unsure = np.zeros(len(order), bool)
-    unsure[:-1] |= close
-    unsure[1:] |= close
+    uncertain = np.zeros(len(order), bool)
+    uncertain[:-1] |= close
+    uncertain[1:] |= close
     if 0 < top_k < len(order):
-        unsure &= scores[order] >= scores[order[top_k - 1]] - 2 * bound
-    again = order[unsure]
-    if len(again):
-        scores[again] = exact(again)
+        uncertain &= scores[order] >= scores[order[top_k - 1]] - 2 * bound
+    positions = order[uncertain]
+    if len(positions):
+        scores[positions] = exact(positions)
     return ranked(documents, scores, top_k)

@@ -1,13 +1,13 @@
-"""Every way to search an index, by the paper's protocol [M3 sec. 4].
+"""Search of an index by every method, by the paper's protocol [M3 sec. 4].
 
     bm25           word statistics, no model
     dense, sparse  exact over all documents
-    multivector    late interaction over the dense top 200
+    colbert        late interaction over the dense top 200
     dense+sparse   both top 1,000, their union scored by w1 s_dense + w2 s_lex
     all            w1 s_dense + w2 s_lex + w3 s_mul over the dense top 200
 
-A document that one of two lists lacks has its missing score computed; the reference code takes it
-as 0 (`compat="flagembedding"`). Rankings are those of float64 scores, ties in document order.
+The missing score of a document that is in one of two rankings is computed; the reference code
+takes it as 0 (`compat="flagembedding"`). Rankings are by float64 scores, ties in document order.
 """
 
 import dataclasses
@@ -15,43 +15,36 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from m3jax.config import HEADS, PAPER_FUSION, HeadWeights
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import Embeddings, concatenate
-from m3jax.search import colbert, dense, fuse, sparse
-from m3jax.search.hits import Hits, ranked, settle
+from m3jax.search import fuse
+from m3jax.search.hits import Hits, ranked, rescore_close
 from m3jax.search.index import Index
-
-METHODS = ("bm25", "dense", "sparse", "multivector", "dense+sparse", "all")
-_HEADS = {
-    "bm25": (),
-    "dense": ("dense",),
-    "sparse": ("sparse",),
-    "multivector": ("dense", "colbert"),
-    "dense+sparse": ("dense", "sparse"),
-    "all": ("dense", "sparse", "colbert"),
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Depths:
-    """How many documents a list holds before lists are merged or ranked again."""
-
-    dense: int = 1000
-    sparse: int = 1000
-    rerank: int = 200
-
-    def __post_init__(self):
-        if min(self.dense, self.sparse, self.rerank) < 1:
-            raise ValueError(f"depths must be at least 1, got {self}")
+from m3jax.search.options import FUSED, METHODS, Depths, SearchOptions, heads_of
+from m3jax.search.retriever import Retriever
 
 
 class EncodedQueries(NamedTuple):
-    """Queries and what a model made of them; `embeddings` is None where only BM25 is asked for."""
+    """Queries and their representations; `embeddings` is None where only BM25 is needed."""
 
     texts: list[str]
     embeddings: Embeddings | None
+
+    def query(self, head: str, number: int) -> Any:
+        """One query's representation by a head, as `Retriever.scores` takes it."""
+        vectors = getattr(self.embeddings, head)
+        return vectors[[number]] if head == "sparse" else vectors[number]
+
+
+class LateScores(NamedTuple):
+    """The dense top documents of one query, ascending, with their late interaction scores."""
+
+    documents: np.ndarray
+    scores: np.ndarray  # float64, each off by at most `bound`
+    bound: float
 
 
 class Candidates(NamedTuple):
@@ -62,20 +55,16 @@ class Candidates(NamedTuple):
     bound: float
 
 
-Cache = dict[str, Any]  # lists already made for these queries on this index
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Rankings and scores of the same queries on the same index, shared by several searches."""
 
-
-def heads_of(methods: Sequence[str]) -> tuple[str, ...]:
-    """The representations that some methods need, in the model's order."""
-    for method in methods:
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    needed = {head for method in methods for head in _HEADS[method]}
-    return tuple(head for head in HEADS if head in needed)
+    rankings: dict[str, tuple[int, Hits]] = dataclasses.field(default_factory=dict)  # head: depth
+    late: dict[tuple[int, int, str], LateScores] = dataclasses.field(default_factory=dict)
 
 
 def encode_queries(
-    model: M3Embedder | Index, texts: Sequence[str], methods: Sequence[str] = METHODS
+    model: M3Embedder | Index, texts: Sequence[str], methods: Sequence[str] = tuple(METHODS)
 ) -> EncodedQueries:
     """Queries encoded once for all of `methods`, with the model's query instruction and length."""
     heads = heads_of(methods)
@@ -93,48 +82,35 @@ def encode_queries(
 def search(
     index: Index,
     queries: EncodedQueries | Sequence[str],
-    method: str,
+    options: SearchOptions | None = None,
     *,
     top_k: int,
-    weights: HeadWeights | None = None,
-    depths: Depths | None = None,
-    fusion: str = "weighted",
-    compat: str | None = None,
     cache: Cache | None = None,
 ) -> Hits:
-    """The `top_k` documents of each query by one method, scores as float32.
+    """The `top_k` documents of each query, scores as float32.
 
-    weights   of the heads in the fused methods; None: the model's own, which are for the weighted
-              sum, else 1 / 0.3 / 1
-    fusion    "weighted", "rrf" (reciprocal ranks, k = 60), "minmax" or "zscore" (weighted sums of
-              scores normalised over the query's candidates)
-    compat    "flagembedding": a document missing from one of two lists scores 0 there
-    cache     a dict of the caller's, the same for several methods on the same queries and index
-
-    `multivector` and `all` return at most `depths.rerank` documents. Raises ValueError for a
-    method whose representation the index lacks.
+    `cache` holds intermediate results; pass the same one for several methods on the same queries
+    and index. The methods `colbert` and `all` return at most `depths.rerank_top_k` documents.
+    Raises ValueError for a method whose representation the index lacks.
     """
-    needed = heads_of([method])
+    options = options or SearchOptions()
+    method, weights = options.method, options.weights
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
-    if fusion not in fuse.FUSIONS:
-        raise ValueError(f"fusion must be one of {', '.join(fuse.FUSIONS)}, got {fusion!r}")
-    if compat not in (None, "flagembedding"):
-        raise ValueError(f"compat must be None or 'flagembedding', got {compat!r}")
-    fuse.check(fusion, weights, compat)
-    index.require(needed, method)
+    index.require(METHODS[method].heads, method)
     if not isinstance(queries, EncodedQueries):
         queries = encode_queries(index, queries, [method])
-    run = _Run(index, queries, depths or Depths(), {} if cache is None else cache)
+    searcher = _Searcher(index, queries, options, Cache() if cache is None else cache)
     if method == "bm25":
-        hits = index.bm25().search(queries.texts, top_k)
+        hits = searcher.retriever("bm25").search(queries.texts, top_k)
     elif method in ("dense", "sparse"):
-        hits = run.ranking(method, top_k)
-    elif method == "multivector":
-        hits = run.rerank(top_k)
+        hits = searcher.ranking(method, top_k)
+    elif method == "colbert":
+        hits = searcher.reranked(top_k)
     else:
-        weights = weights or (index.fusion(method) if fusion == "weighted" else PAPER_FUSION)
-        hits = _fused(run, method, top_k, weights, fusion, compat)
+        is_sum = options.fusion == "weighted"
+        weights = weights or (index.fusion(method) if is_sum else PAPER_FUSION)
+        hits = _fused(searcher, top_k, weights)
     return Hits(hits.documents, [scores.astype(np.float32) for scores in hits.scores])
 
 
@@ -144,163 +120,153 @@ def candidates(
     method: str,
     *,
     depths: Depths | None = None,
-    cache: Cache | None = None,
 ) -> list[Candidates]:
-    """What a fused method (`dense+sparse`, `all`) ranks for each query: for tuning weights."""
-    if method not in ("dense+sparse", "all"):
-        raise ValueError(f"{method!r} fuses nothing; use dense+sparse or all")
-    index.require(heads_of([method]), method)
-    run = _Run(index, queries, depths or Depths(), {} if cache is None else cache)
-    return [run.candidates(method, i) for i in range(len(queries.texts))]
+    """The documents that a fused method (`dense+sparse`, `all`) ranks for each query."""
+    if method not in FUSED:
+        raise ValueError(f"{method!r} fuses nothing; use {' or '.join(FUSED)}")
+    index.require(METHODS[method].heads, method)
+    options = SearchOptions(method=method, depths=depths or Depths())
+    searcher = _Searcher(index, queries, options, Cache())
+    return [searcher.candidates(i) for i in range(len(queries.texts))]
 
 
 def head_scores(
-    index: Index, queries: EncodedQueries, number: int, documents: np.ndarray
-) -> dict[str, np.ndarray]:
+    index: Index, queries: EncodedQueries, number: int, documents: Int[np.ndarray, " n"]
+) -> dict[str, Float[np.ndarray, " n"]]:
     """The float64 scores of one query with some documents, by each head that both sides have."""
-    embeddings, scores = queries.embeddings, {}
-    if embeddings is None:
-        return scores
-    if embeddings.dense is not None and index.dense is not None:
-        scores["dense"] = dense.scores_at(embeddings.dense[number], index.dense, documents)
-    if embeddings.sparse is not None and index.sparse is not None:
-        scores["sparse"] = sparse.scores_at(embeddings.sparse, number, index.sparse, documents)
-    if embeddings.colbert is not None and index.colbert is not None:
-        vectors = embeddings.colbert[number]
-        scores["colbert"] = colbert.exact_scores_at(vectors, index.colbert, documents)
+    scores = {}
+    for head in HEADS:
+        retriever: Retriever | None = getattr(index, head)
+        if retriever is not None and getattr(queries.embeddings, head, None) is not None:
+            scores[head] = retriever.scores(queries.query(head, number), documents, exact=True)
     return scores
 
 
-def _fused(
-    run: "_Run", method: str, top_k: int, weights: HeadWeights, fusion: str, compat: str | None
-) -> Hits:
+def _fused(searcher: "_Searcher", top_k: int, weights: HeadWeights) -> Hits:
+    options = searcher.options
     pairs = []
-    for i in range(len(run.queries.texts)):
-        if fusion == "rrf":
-            pairs.append(ranked(*fuse.reciprocal_ranks(run.rankings(method, i)), top_k))
+    for i in range(len(searcher.queries.texts)):
+        if options.fusion == "rrf":
+            pairs.append(ranked(*fuse.reciprocal_ranks(searcher.rankings(i)), top_k))
             continue
-        found = run.candidates(method, i)
-        scores, exact, bound = found.scores, None, weights.colbert * found.bound
-        if fusion != "weighted":
-            scores = {h: fuse.normalised(s, fusion) for h, s in run.exactly(found, i).items()}
+        pool = searcher.candidates(i)
+        scores, exact, bound = pool.scores, None, weights.colbert * pool.bound
+        if options.fusion != "weighted":
+            scores = searcher.exact_scores(pool, i)
+            scores = {h: fuse.normalised(s, options.fusion) for h, s in scores.items()}
             bound = 0.0
-        elif compat and method == "dense+sparse":
-            scores = run.zero_for_missing(found, i)
+        elif options.compat and options.method == "dense+sparse":
+            scores = searcher.zero_for_missing(pool, i)
         elif bound:
-            exact = _exact_sum(run, found, i, weights)
+            exact = _exact_sum(searcher, pool, i, weights)
         total = fuse.weighted_sum(scores, weights)
         if exact is None:
-            pairs.append(ranked(found.documents, total, top_k))
+            pairs.append(ranked(pool.documents, total, top_k))
         else:
-            pairs.append(settle(found.documents, total, abs(bound), exact, top_k))
+            pairs.append(rescore_close(pool.documents, total, abs(bound), exact, top_k))
     return Hits([d for d, _ in pairs], [s for _, s in pairs])
 
 
 def _exact_sum(
-    run: "_Run", found: Candidates, number: int, weights: HeadWeights
+    searcher: "_Searcher", pool: Candidates, number: int, weights: HeadWeights
 ) -> Callable[[np.ndarray], np.ndarray]:
-    def exact(places: np.ndarray) -> np.ndarray:
-        scores = {head: values[places] for head, values in found.scores.items()}
-        scores["colbert"] = run.exact_colbert(number, found.documents[places])
+    """The exact weighted sums at some positions in `pool`."""
+
+    def exact(positions: np.ndarray) -> np.ndarray:
+        scores = {head: values[positions] for head, values in pool.scores.items()}
+        scores["colbert"] = searcher.exact_late(number, pool.documents[positions])
         return fuse.weighted_sum(scores, weights)
 
     return exact
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
-    """Some queries on an index, with the lists made so far."""
+class _Searcher:
+    """A search of some queries on an index."""
 
     index: Index
     queries: EncodedQueries
-    depths: Depths
+    options: SearchOptions
     cache: Cache
 
-    @property
-    def embeddings(self) -> Any:  # Embeddings whose heads the caller has made sure of
-        return self.queries.embeddings
+    def retriever(self, name: str) -> Any:
+        """The index's retriever of a head, or of BM25, with the engine of the options."""
+        retriever = self.index.bm25() if name == "bm25" else getattr(self.index, name)
+        engine = self.options.engine_of(name)
+        return retriever if engine == "auto" else dataclasses.replace(retriever, engine=engine)
 
     def ranking(self, head: str, top_k: int) -> Hits:
         """The `top_k` by the dense or the sparse head, from the cache where it is deep enough."""
         if not self.queries.texts:
             return Hits([], [])
-        depth, hits = self.cache.get(head, (0, None))
+        depth, hits = self.cache.rankings.get(head, (0, Hits([], [])))
         if depth < top_k:
-            module = dense if head == "dense" else sparse
-            vectors = getattr(self.embeddings, head)
-            hits = module.search(vectors, getattr(self.index, head), top_k)
-            self.cache[head] = top_k, hits
-        assert hits is not None
+            hits = self.retriever(head).search(getattr(self.queries.embeddings, head), top_k)
+            self.cache.rankings[head] = top_k, hits
         return hits.cut(top_k)
 
-    def rerank(self, top_k: int) -> Hits:
-        """The dense top by late interaction."""
-        assert self.index.colbert is not None
-        pairs = []
-        for i in range(len(self.queries.texts)):
-            documents, scores, bound = self.late(i)
-
-            def exact(places: np.ndarray, i=i, documents=documents) -> np.ndarray:
-                return self.exact_colbert(i, documents[places])
-
-            pairs.append(settle(documents, scores, bound, exact, top_k))
+    def reranked(self, top_k: int) -> Hits:
+        """The dense top, ranked by late interaction."""
+        pairs = [self.late_ranking(i, top_k) for i in range(len(self.queries.texts))]
         return Hits([d for d, _ in pairs], [s for _, s in pairs])
 
-    def late(self, number: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """(dense top of one query ascending, s_mul of each, how far off it may be)."""
-        key = f"colbert {number} {self.depths.rerank}"
-        if key not in self.cache:
-            assert self.index.colbert is not None
-            documents = np.sort(self.ranking("dense", self.depths.rerank).documents[number])
-            query = self.embeddings.colbert[number]
-            scores = colbert.scores_at(query, self.index.colbert, documents)
-            bound = colbert.error_bound(query, self.index.colbert)
-            self.cache[key] = documents, scores.astype(np.float64), bound
-        return self.cache[key]
+    def late_scores(self, number: int) -> LateScores:
+        """The late interaction of one query with its dense top, from the cache where it is."""
+        depth = self.options.depths.rerank_top_k
+        key = number, depth, self.options.engine_of("colbert")
+        if key not in self.cache.late:
+            documents = np.sort(self.ranking("dense", depth).documents[number])
+            retriever, query = self.retriever("colbert"), self.queries.query("colbert", number)
+            scores = retriever.scores(query, documents).astype(np.float64)
+            self.cache.late[key] = LateScores(documents, scores, retriever.error_bound(query))
+        return self.cache.late[key]
 
-    def exact_colbert(self, number: int, documents: np.ndarray) -> np.ndarray:
-        assert self.index.colbert is not None
-        query = self.embeddings.colbert[number]
-        return colbert.exact_scores_at(query, self.index.colbert, documents)
+    def late_ranking(self, number: int, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(documents, scores) of one query's dense top, ranked by late interaction."""
+        documents, scores, bound = self.late_scores(number)
 
-    def candidates(self, method: str, number: int) -> Candidates:
-        """The documents that a fused method ranks, every score there."""
-        assert self.index.dense is not None and self.index.sparse is not None
-        vectors = self.embeddings
+        def exact(positions: np.ndarray) -> np.ndarray:
+            return self.exact_late(number, documents[positions])
+
+        return rescore_close(documents, scores, bound, exact, top_k)
+
+    def exact_late(self, number: int, documents: np.ndarray) -> np.ndarray:
+        """The float64 late interaction of one query with some documents."""
+        query = self.queries.query("colbert", number)
+        return self.retriever("colbert").scores(query, documents, exact=True)
+
+    def candidates(self, number: int) -> Candidates:
+        """The documents that a fused method ranks, each with the scores of all its heads."""
         scores, bound = {}, 0.0
-        if method == "all":
-            documents, scores["colbert"], bound = self.late(number)
+        if self.options.method == "all":
+            documents, scores["colbert"], bound = self.late_scores(number)
         else:
-            documents = fuse.union(self.rankings(method, number))
-        scores["dense"] = dense.scores_at(vectors.dense[number], self.index.dense, documents)
-        scores["sparse"] = sparse.scores_at(vectors.sparse, number, self.index.sparse, documents)
+            documents = fuse.union(self.rankings(number))
+        for head in ("dense", "sparse"):
+            query = self.queries.query(head, number)
+            scores[head] = self.retriever(head).scores(query, documents, exact=True)
         return Candidates(documents, scores, bound)
 
-    def rankings(self, method: str, number: int) -> list[np.ndarray]:
-        """The lists that a fused method merges."""
-        lists = [
-            self.ranking("dense", self.depths.dense).documents[number],
-            self.ranking("sparse", self.depths.sparse).documents[number],
+    def rankings(self, number: int) -> list[np.ndarray]:
+        """The rankings of one query that a fused method merges."""
+        depths = self.options.depths
+        rankings = [
+            self.ranking("dense", depths.dense).documents[number],
+            self.ranking("sparse", depths.sparse).documents[number],
         ]
-        if method == "all":
-            documents, scores, bound = self.late(number)
-            best = settle(
-                documents, scores, bound,
-                lambda places: self.exact_colbert(number, documents[places]), len(documents),
-            )  # fmt: skip
-            lists.append(best[0])
-        return lists
+        if self.options.method == "all":
+            rankings.append(self.late_ranking(number, depths.rerank_top_k)[0])
+        return rankings
 
-    def exactly(self, found: Candidates, number: int) -> dict[str, np.ndarray]:
-        """The candidates' scores, s_mul in float64."""
-        if "colbert" not in found.scores:
-            return found.scores
-        return found.scores | {"colbert": self.exact_colbert(number, found.documents)}
+    def exact_scores(self, pool: Candidates, number: int) -> dict[str, np.ndarray]:
+        """The candidates' scores, all in float64."""
+        if "colbert" not in pool.scores:
+            return pool.scores
+        return pool.scores | {"colbert": self.exact_late(number, pool.documents)}
 
-    def zero_for_missing(self, found: Candidates, number: int) -> dict[str, np.ndarray]:
-        """The reference code's way: a list's score, or 0 for a document it lacks."""
-        lists = self.rankings("dense+sparse", number)
+    def zero_for_missing(self, pool: Candidates, number: int) -> dict[str, np.ndarray]:
+        """The scores of the reference code: 0 for a document that a head's ranking lacks."""
         return {
-            head: np.where(np.isin(found.documents, documents), found.scores[head], 0.0)
-            for head, documents in zip(("dense", "sparse"), lists, strict=True)
+            head: np.where(np.isin(pool.documents, documents), pool.scores[head], 0.0)
+            for head, documents in zip(("dense", "sparse"), self.rankings(number), strict=True)
         }

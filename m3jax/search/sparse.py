@@ -9,10 +9,10 @@ Documents that share no token with the query score 0 and are not returned.
     DIRECTORY/offsets.npy     int64 [v + 1]: the postings of token t are offsets[t]..offsets[t + 1]
              /documents.npy   int32 [r], ascending within a token
              /weights.npy     float32 [r], or uint8 codes with scales.npy float32 [v]
-             /largest.npy     [v]: the largest of them of each token
+             /largest.npy     [v]: the largest of each token's weights (or codes)
              /size.npy        n
 
-v  vocabulary    r  postings    n  documents    q  queries
+v  vocabulary    r  postings    n  documents    m  documents scored    q  queries
 """
 
 import dataclasses
@@ -26,22 +26,93 @@ from jaxtyping import Float, Int, Num
 
 from m3jax.io.atomic import new_directory
 from m3jax.search.hits import Hits, ranked
-from m3jax.search.threads import cores, have_numba, spread
+from m3jax.search.options import check_engine
+from m3jax.search.threads import cores, have_numba, parallel_map
 
-ENGINES = ("auto", "numba", "scipy")
 BLOCK = 1 << 15  # documents whose sums, 256 KiB, stay in the cache
 
 
 @dataclasses.dataclass(frozen=True)
 class InvertedIndex:
-    """For each token the documents it occurs in and its weight in each."""
+    """For each token the documents it occurs in, and its weight in each."""
 
     offsets: Int[np.ndarray, " v_plus_1"]
     documents: Int[np.ndarray, " r"]
     weights: Num[np.ndarray, " r"]
     scales: Float[np.ndarray, " v"] | None  # weight = scale of the token * code
-    largest: Num[np.ndarray, " v"]  # of the stored weights of each token: what pruning rests on
+    largest: Num[np.ndarray, " v"]  # stored weight of each token; bounds scores for pruning
     size: int  # n
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseRetriever:
+    """The lexical weights of the documents, searched exactly."""
+
+    postings: InvertedIndex
+    engine: str = "auto"
+
+    def __post_init__(self):
+        check_engine("sparse", self.engine)
+
+    def search(self, queries: scipy.sparse.csr_array, top_k: int) -> Hits:
+        """The `top_k` documents of each query (a row) among those that share a token with it."""
+        postings = self.postings
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        width = len(postings.offsets) - 1
+        if num_columns(queries) > width:
+            raise ValueError(f"queries over {num_columns(queries)} tokens, the index has {width}")
+        use_numba = have_numba() if self.engine == "auto" else self.engine == "numba"
+        best = _numba_best if use_numba else _scipy_best
+        count = num_rows(queries)
+        ranges = _ranges(postings.size, count) if use_numba else [(0, postings.size)]
+        weighted = [_factors(queries, number, postings) for number in range(count)]
+
+        def search_range(task: tuple[int, tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+            number, bounds = task
+            return best(*weighted[number], postings, bounds, top_k)
+
+        tasks = [(number, bounds) for number in range(count) for bounds in ranges]
+        results = parallel_map(search_range, tasks)
+        hits = Hits([], [])
+        for number in range(count):
+            of_query = results[number * len(ranges) : (number + 1) * len(ranges)]
+            documents, scores = (np.concatenate(side) for side in zip(*of_query, strict=True))
+            documents, scores = ranked(documents, scores, top_k)
+            hits.documents.append(documents)
+            hits.scores.append(scores)
+        return hits
+
+    def scores(
+        self,
+        query: scipy.sparse.csr_array,
+        documents: Int[np.ndarray, " m"],
+        *,
+        exact: bool = False,
+    ) -> Float[np.ndarray, " m"]:
+        """The scores of one query [1, v] and some documents, always in float64; 0 where they share
+        no token."""
+        total = np.zeros(len(documents), np.float64)
+        for token, factor in zip(*_factors(query, 0, self.postings), strict=True):
+            total += factor * _weights_at(self.postings, int(token), documents)
+        return total
+
+    def error_bound(self, query: scipy.sparse.csr_array) -> float:
+        """0: `scores` are exact."""
+        return 0.0
+
+    def matches(
+        self, query: scipy.sparse.csr_array, document: int
+    ) -> list[tuple[int, float, float]]:
+        """(token, query weight, document weight) of the shared tokens, largest product first."""
+        shared = []
+        for token, weight in zip(*_row(query, 0), strict=True):
+            (code,) = _weights_at(self.postings, int(token), np.array([document]))
+            scales = self.postings.scales
+            scale = 1.0 if scales is None else float(scales[token])
+            if code:
+                shared.append((int(token), float(weight), float(code) * scale))
+        return sorted(shared, key=lambda match: (-match[1] * match[2], match[0]))
 
 
 def build(
@@ -50,30 +121,33 @@ def build(
     *,
     bits: int = 32,
 ) -> InvertedIndex:
-    """The index of all matrices [texts, v] that `read()` yields, which is called twice.
+    """The index of all matrices [texts, v] that `read()` yields; `read` is called twice.
 
-    With `output` the postings are written there, mapped, whole or not at all. `bits=8` stores each
-    weight as a multiple of its token's largest weight / 255, so that it is off by at most
-    largest / 510 and a score by at most the sum over the query's tokens of w_q largest / 510.
+    With `output` the postings are written to this new directory, atomically, and memory-mapped.
+    `bits=8` stores each weight as a multiple of its token's largest weight / 255. The error of a
+    weight is then at most largest / 510, that of a score at most the sum over the query's tokens
+    of w_q largest / 510.
     """
     if bits not in (8, 32):
         raise ValueError(f"bits must be 8 or 32, got {bits}")
     if output is None:
         return _fill(read, bits, lambda name, size, dtype: np.empty(size, dtype))
     with new_directory(output) as scratch:
-        index = _fill(
-            read, bits,
-            lambda name, size, dtype: np.lib.format.open_memmap(
-                scratch / f"{name}.npy", mode="w+", dtype=dtype, shape=(size,)
-            ) if size else np.empty(0, dtype),
-        )  # fmt: skip
+
+        def new(name: str, size: int, dtype: type) -> np.ndarray:
+            path = scratch / f"{name}.npy"
+            if not size:
+                return np.empty(0, dtype)
+            return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(size,))
+
+        index = _fill(read, bits, new)
         _write(scratch, index)
         del index  # unmaps the files before they are renamed
     return load(output)
 
 
 def save(index: InvertedIndex, output: Path) -> None:
-    """Writes the index to a new directory, whole or not at all."""
+    """Writes the index to a new directory, atomically."""
     with new_directory(output) as scratch:
         _write(scratch, index)
 
@@ -83,11 +157,11 @@ def load(directory: Path) -> InvertedIndex:
     parts = {}
     for name in ("offsets", "documents", "weights", "largest", "size"):
         if not (directory / f"{name}.npy").is_file():
-            raise FileNotFoundError(f"{directory} has no {name}.npy: not a whole inverted index")
+            raise FileNotFoundError(f"{directory} has no {name}.npy: not a complete inverted index")
         mode = "r" if name in ("documents", "weights") else None
         parts[name] = np.load(directory / f"{name}.npy", mmap_mode=mode)
     if not parts["offsets"][-1] == len(parts["documents"]) == len(parts["weights"]):
-        raise ValueError(f"{directory} is damaged: its files do not belong together")
+        raise ValueError(f"{directory} is damaged: its files do not match")
     scales = directory / "scales.npy"
     return InvertedIndex(
         parts["offsets"],
@@ -99,78 +173,18 @@ def load(directory: Path) -> InvertedIndex:
     )
 
 
-def search(
-    queries: scipy.sparse.csr_array, index: InvertedIndex, top_k: int, *, engine: str = "auto"
-) -> Hits:
-    """The `top_k` documents of each query (a row), those without a shared token left out."""
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if top_k < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}")
-    if width_of(queries) > len(index.offsets) - 1:
-        raise ValueError(
-            f"queries over {width_of(queries)} tokens, the index has {len(index.offsets) - 1}"
-        )
-    if engine == "auto":
-        engine = "numba" if have_numba() else "scipy"
-    best = _numba_best if engine == "numba" else _scipy_best
-    count = height_of(queries)
-    parts = _parts(index.size, count) if engine == "numba" else [(0, index.size)]
-    asked = [_factors(queries, number, index) for number in range(count)]
-
-    def one(piece: tuple[int, tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        number, part = piece
-        return best(*asked[number], index, part, top_k)
-
-    found = spread(one, [(number, part) for number in range(count) for part in parts])
-    hits = Hits([], [])
-    for number in range(count):
-        pieces = found[number * len(parts) : (number + 1) * len(parts)]
-        documents, scores = (np.concatenate(side) for side in zip(*pieces, strict=True))
-        documents, scores = ranked(documents, scores, top_k)
-        hits.documents.append(documents)
-        hits.scores.append(scores)
-    return hits
-
-
-def scores_at(
-    queries: scipy.sparse.csr_array,
-    number: int,
-    index: InvertedIndex,
-    documents: Int[np.ndarray, " m"],
-) -> Float[np.ndarray, " m"]:
-    """The float64 scores of one query with some documents, 0 where they share nothing."""
-    total = np.zeros(len(documents), np.float64)
-    for token, factor in zip(*_factors(queries, number, index), strict=True):
-        total += factor * _weights_at(index, int(token), documents)
-    return total
-
-
-def matches(
-    queries: scipy.sparse.csr_array, number: int, index: InvertedIndex, document: int
-) -> list[tuple[int, float, float]]:
-    """(token, query weight, document weight) of the shared tokens, largest product first."""
-    row = _row(queries, number)
-    shared = []
-    for token, weight in zip(*row, strict=True):
-        (code,) = _weights_at(index, int(token), np.array([document]))
-        scale = 1.0 if index.scales is None else float(index.scales[token])
-        if code:
-            shared.append((int(token), float(weight), float(code) * scale))
-    return sorted(shared, key=lambda match: (-match[1] * match[2], match[0]))
-
-
-def height_of(matrix: scipy.sparse.csr_array) -> int:
+def num_rows(matrix: scipy.sparse.csr_array) -> int:
     """Its rows; SciPy's `shape` has no useful type."""
     return int(matrix.shape[0])  # pyright: ignore[reportOptionalSubscript]
 
 
-def width_of(matrix: scipy.sparse.csr_array) -> int:
+def num_columns(matrix: scipy.sparse.csr_array) -> int:
     """Its columns."""
     return int(matrix.shape[1])  # pyright: ignore[reportOptionalSubscript]
 
 
 def _row(queries: scipy.sparse.csr_array, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens ascending, their weights) of one query."""
     a, b = queries.indptr[number], queries.indptr[number + 1]
     order = np.argsort(queries.indices[a:b], kind="stable")
     return queries.indices[a:b][order], queries.data[a:b][order]
@@ -179,7 +193,7 @@ def _row(queries: scipy.sparse.csr_array, number: int) -> tuple[np.ndarray, np.n
 def _factors(
     queries: scipy.sparse.csr_array, number: int, index: InvertedIndex
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens ascending, what each token's stored weights are multiplied by, float64)."""
+    """(tokens ascending, the float64 factors of each token's stored weights) of one query."""
     tokens, weights = _row(queries, number)
     if len(weights) and not weights.min() >= 0:
         raise ValueError("lexical weights of a query must be 0 or more")
@@ -195,47 +209,57 @@ def _weights_at(index: InvertedIndex, token: int, documents: np.ndarray) -> np.n
     holders = index.documents[a:b]
     if not len(holders):
         return np.zeros(len(documents), np.float64)
-    place = np.minimum(np.searchsorted(holders, documents.astype(np.int32)), len(holders) - 1)
-    return np.where(holders[place] == documents, index.weights[a:b][place], 0).astype(np.float64)
+    positions = np.searchsorted(holders, documents.astype(np.int32))
+    positions = np.minimum(positions, len(holders) - 1)
+    is_holder = holders[positions] == documents
+    return np.where(is_holder, index.weights[a:b][positions], 0).astype(np.float64)
 
 
-def _parts(size: int, queries: int) -> list[tuple[int, int]]:
-    """The documents in as many stretches as keep every core busy, none of less than a few blocks.
+def _ranges(size: int, num_queries: int) -> list[tuple[int, int]]:
+    """Ranges of document numbers, as many as keep every core busy, each of at least 4 blocks.
 
-    Each is searched on its own; their best, put together, are those of the whole.
+    Each is searched separately; the best of all are among the best of each.
     """
-    count = max(1, min(cores() // max(queries, 1), size // (4 * BLOCK)))
+    count = max(1, min(cores() // max(num_queries, 1), size // (4 * BLOCK)))
     ends = [size * part // count for part in range(count + 1)]
     return list(itertools.pairwise(ends))
 
 
 def _numba_best(
-    tokens: np.ndarray, factors: np.ndarray, index: InvertedIndex, part: tuple[int, int], top_k: int
+    tokens: np.ndarray,
+    factors: np.ndarray,
+    index: InvertedIndex,
+    bounds: tuple[int, int],
+    top_k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     from m3jax.search.kernels import lexical
 
-    starts, ends = index.offsets[tokens], index.offsets[tokens + 1]
-    bounds = factors * index.largest[tokens].astype(np.float64)
-    return lexical.lexical_top(
-        starts, ends, factors, bounds, index.documents, index.weights, *part, top_k, BLOCK
-    )
+    largest = factors * index.largest[tokens].astype(np.float64)
+    terms = lexical.Terms(index.offsets[tokens], index.offsets[tokens + 1], factors, largest)
+    postings = lexical.Postings(index.documents, index.weights)
+    return lexical.lexical_top(terms, postings, *bounds, top_k, BLOCK)
 
 
 def _scipy_best(
-    tokens: np.ndarray, factors: np.ndarray, index: InvertedIndex, _: tuple[int, int], top_k: int
+    tokens: np.ndarray,
+    factors: np.ndarray,
+    index: InvertedIndex,
+    bounds: tuple[int, int],
+    top_k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    stretches = [slice(index.offsets[t], index.offsets[t + 1]) for t in tokens]
-    ends = np.cumsum([0, *(int(s.stop - s.start) for s in stretches)])
+    """Of all documents: `bounds` is (0, n)."""
+    slices = [slice(index.offsets[t], index.offsets[t + 1]) for t in tokens]
+    ends = np.cumsum([0, *(int(s.stop - s.start) for s in slices)])
     empty = (np.zeros(0), np.zeros(0, np.int32))
-    weights = np.concatenate([empty[0], *(index.weights[s] for s in stretches)])
-    documents = np.concatenate([empty[1], *(index.documents[s] for s in stretches)])
+    weights = np.concatenate([empty[0], *(index.weights[s] for s in slices)])
+    documents = np.concatenate([empty[1], *(index.documents[s] for s in slices)])
     shape = (index.size, len(tokens))
     scores = scipy.sparse.csc_array((weights, documents, ends), shape=shape) @ factors
-    found = np.flatnonzero(scores > 0)
-    if len(found) > top_k:
-        cut = np.partition(scores[found], len(found) - top_k)[len(found) - top_k]
-        found = found[scores[found] >= cut]
-    return found, scores[found]
+    matched = np.flatnonzero(scores > 0)
+    if len(matched) > top_k:
+        cut = np.partition(scores[matched], len(matched) - top_k)[len(matched) - top_k]
+        matched = matched[scores[matched] >= cut]
+    return matched, scores[matched]
 
 
 def _fill(
@@ -243,17 +267,17 @@ def _fill(
     bits: int,
     new: Callable[[str, int, type], np.ndarray],
 ) -> InvertedIndex:
-    """Two passes: count each token's postings, then put every posting in its place."""
+    """Two passes: count each token's postings, then write them, sorted by token and document."""
     counts, largest, size = np.zeros(0, np.int64), np.zeros(0, np.float32), 0
     for matrix in read():
         if not len(counts):
-            counts = np.zeros(width_of(matrix), np.int64)
-            largest = np.zeros(width_of(matrix), np.float32)
+            counts = np.zeros(num_columns(matrix), np.int64)
+            largest = np.zeros(num_columns(matrix), np.float32)
         if len(matrix.data) and not matrix.data.min() >= 0:
             raise ValueError("lexical weights must be 0 or more")
         counts += np.bincount(matrix.indices, minlength=len(counts))
         np.maximum.at(largest, matrix.indices, matrix.data)
-        size += height_of(matrix)
+        size += num_rows(matrix)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     scales = np.where(largest > 0, largest / np.float32(255), np.float32(1))
     documents = new("documents", int(offsets[-1]), np.int32)
@@ -262,15 +286,15 @@ def _fill(
     for matrix in read():
         columns = scipy.sparse.csc_array(matrix)  # within a column, rows ascend
         columns.sort_indices()
-        heights = np.diff(columns.indptr)
-        shift = np.repeat(cursor - columns.indptr[:-1], heights)
-        place = shift + np.arange(len(columns.indices))
+        lengths = np.diff(columns.indptr)
+        shift = np.repeat(cursor - columns.indptr[:-1], lengths)
+        positions = shift + np.arange(len(columns.indices))
         values = columns.data
         if bits == 8:
-            values = np.rint(values / np.repeat(scales, heights))
-        documents[place], weights[place] = columns.indices + first, values
-        cursor += heights
-        first += height_of(matrix)
+            values = np.rint(values / np.repeat(scales, lengths))
+        documents[positions], weights[positions] = columns.indices + first, values
+        cursor += lengths
+        first += num_rows(matrix)
     if bits == 8:
         codes = np.rint(largest / scales).astype(np.uint8)
         return InvertedIndex(offsets, documents, weights, scales, codes, size)

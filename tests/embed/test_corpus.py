@@ -103,7 +103,7 @@ def test_nothing_is_mixed(tiny, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_small_shards_stay_close(tiny, tmp_path, dtype):
-    encode_corpus(tiny, RECORDS, tmp_path / dtype, modes=("dense", "multivector"), dtype=dtype)
+    encode_corpus(tiny, RECORDS, tmp_path / dtype, modes=("dense", "colbert"), dtype=dtype)
     (part,) = everything(tmp_path / dtype)[1]
     want = tiny.encode([r.text for r in RECORDS], return_colbert_vecs=True)
     np.testing.assert_allclose(part.dense, want["dense_vecs"], atol=5e-3)

@@ -25,7 +25,7 @@ def test_rankings_and_averages_are_those_of_brute_force(tiny, tmp_path):
     write(tmp_path / "tasks" / "a" / "two" / "qrels" / "test.tsv",
           HEADER + "q1\td3\t1\nq2\td2\t1\n")  # fmt: skip
     tasks = read_tasks(tmp_path / "tasks")
-    settings = Settings(depths=Depths(rerank=5))
+    settings = Settings(depths=Depths(rerank_top_k=5))
     results = evaluate(tiny, tasks, tmp_path / "out", settings)
     (documents,) = tiny.encode_stream(DOCUMENTS)
     for task in tasks:
@@ -37,7 +37,7 @@ def test_rankings_and_averages_are_those_of_brute_force(tiny, tmp_path):
                 "sparse": [[d for d in top(row, 99) if row[d] > 0] for row in scores["sparse"]],
                 "dense+sparse": [top(row, 99) for row in scores["dense"] + 0.3 * scores["sparse"]],
             }
-            for method, values in (("multivector", scores["colbert"]), ("all", scores["all"])):
+            for method, values in (("colbert", scores["colbert"]), ("all", scores["all"])):
                 orders[method] = [
                     sorted(sorted(some), key=lambda d, row=row: -row[d])
                     for some, row in zip(dense_top, values, strict=True)
@@ -172,7 +172,7 @@ def test_mkqa_counts_passages_that_hold_an_answer(tiny, tmp_path):
     write(tmp_path / "nq" / "corpus.jsonl",
           [{"_id": f"n{i}", "title": "", "text": t} for i, t in enumerate(passages)])  # fmt: skip
     tasks = load_tasks("mkqa/en", data=str(tmp_path))
-    results = evaluate(tiny, tasks, tmp_path / "out", Settings(methods=("dense", "multivector")))
+    results = evaluate(tiny, tasks, tmp_path / "out", Settings(methods=("dense", "colbert")))
     for result in results:  # all four passages are among the first 20
         assert result.measures == {"Recall@20": 1.0, "Recall@100": 1.0}
         assert result.primary == "Recall@100" and result.protocol["judged_by"] == "answers"
@@ -189,7 +189,9 @@ def test_the_reference_codes_fusion_on_request(tiny, tmp_path):
     found = []
     for compat in (None, "flagembedding"):
         settings = Settings(
-            methods=("dense+sparse",), compat=compat, depths=Depths(dense=2, sparse=2, rerank=2)
+            methods=("dense+sparse",),
+            compat=compat,
+            depths=Depths(dense=2, sparse=2, rerank_top_k=2),
         )
         found += evaluate(tiny, tasks, tmp_path / "out", settings)
     assert [r.protocol["compat"] for r in found] == [None, "flagembedding"]

@@ -206,7 +206,7 @@ def test_negatives_in_the_language_of_the_positives(tiny, tmp_path, work):
     assert mined.counts["queries with none"] == 0
 
 
-@pytest.mark.parametrize("method", ["sparse", "multivector", "all", "bm25"])
+@pytest.mark.parametrize("method", ["sparse", "colbert", "all", "bm25"])
 def test_every_method_scores_positives_as_it_ranks(tiny, tmp_path, work, method):
     """A share of 1 leaves exactly what scores below the positive; queries ask for another text."""
     records = [record(i, query=record(i + 1)["query"]) for i in range(24)]
@@ -236,7 +236,7 @@ def test_positives_outside_the_corpus_are_scored(tiny, tmp_path, work):
     outside = write(tmp_path / "d.jsonl", [{"text": p.text} for p in PASSAGES[2:30]])
     path = write(tmp_path / "t.jsonl", [record(i) for i in range(4)])
     rules = Rules(first=0, last=20)
-    for method in ("dense", "multivector"):
+    for method in ("dense", "colbert"):
         retrieval = Retrieval(embedder=tiny, method=method, dtype="float32")
         found = [
             mine([path], tmp_path / f"{method}{i}.jsonl", retrieval, rules, work, corpus=[corpus])

@@ -1,4 +1,4 @@
-"""BM25 against its formula, and terms as the module says they are."""
+"""BM25 against its formula, and the terms of texts."""
 
 import math
 from collections import Counter

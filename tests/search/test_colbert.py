@@ -1,4 +1,4 @@
-"""Late interaction over ragged vectors equals the definition, and ranks as float64 does."""
+"""Late interaction over ragged vectors equals its definition, with rankings by float64 scores."""
 
 from typing import Any
 
@@ -40,11 +40,11 @@ def test_scores_are_the_mean_of_the_best_matches(engine, dtype, width):
     for count in (1, 3, 4, 9, 40):
         query = rng.standard_normal((count, width)).astype(np.float32)
         exact = np.array([brute.late(query, matrices[i]) for i in numbers])
-        got = colbert.scores_at(query, store, numbers, engine=engine)
-        assert np.abs(got - exact).max() <= colbert.error_bound(query, store)
-        np.testing.assert_allclose(
-            colbert.exact_scores_at(query, store, numbers), exact, rtol=1e-12
-        )
+        got = colbert.ColbertRetriever(store, engine).scores(query, numbers)
+        retriever = colbert.ColbertRetriever(store)
+        assert np.abs(got - exact).max() <= retriever.error_bound(query)
+        wide = retriever.scores(query, numbers, exact=True)
+        np.testing.assert_allclose(wide, exact, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
@@ -63,9 +63,9 @@ def test_rankings_are_those_of_float64(engine, dtype):
         matrices = [exact[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
     store = RaggedRows(Rows((values,), (scales,)), (offsets,))
     queries = [rng.standard_normal((n, 64)).astype(np.float32) for n in (5, 8)]
-    everything = np.arange(60)
+    retriever = colbert.ColbertRetriever(store, engine)
     for top_k in (60, 7):
-        hits = colbert.rerank(queries, store, [everything, everything[::-1]], top_k, engine=engine)
+        hits = retriever.search(queries, top_k)
         for query, found in zip(queries, hits.documents, strict=True):
             exact = np.array([brute.late(query, m) for m in matrices])
             np.testing.assert_array_equal(found, brute.top(exact, top_k))
@@ -76,7 +76,7 @@ def test_integer_sums_never_overflow():
     codes = np.full((4, 1024), 127, np.int8) * np.array([[1], [-1], [1], [-1]], np.int8)
     store = RaggedRows(Rows((codes,), (np.ones(4, np.float32),)), (np.array([0, 1, 2, 4]),))
     query = np.array([[1.0] * 1024, [-0.5] * 1024, [0.0] * 1024], np.float32)
-    got = colbert.scores_at(query, store, np.arange(3), engine="numba")
+    got = colbert.ColbertRetriever(store, "numba").scores(query, np.arange(3))
     np.testing.assert_allclose(got, 127 * 1024 * np.array([0.5, -0.5, 1.5]) / 3, rtol=1e-5)
 
 
@@ -85,18 +85,21 @@ def test_jax_compiles_few_shapes():
     store, _ = ragged(seed=5)
     compiled: Any = colbert._late_interaction
     compiled.clear_cache()
+    retriever = colbert.ColbertRetriever(store, "jax")
     for count in range(1, 31):
         query = rng.standard_normal((count, 20)).astype(np.float32)
-        colbert.scores_at(query, store, rng.permutation(60)[: 2 * count], engine="jax")
+        retriever.scores(query, rng.permutation(60)[: 2 * count])
     assert compiled._cache_size() == 1
 
 
 def test_nothing_to_match_and_bad_input():
     store, _ = ragged()
-    query = np.ones((2, 20), np.float32)
-    assert colbert.scores_at(query[:0], store, np.arange(3)).tolist() == [0, 0, 0]
-    assert len(colbert.scores_at(query, store, np.zeros(0, np.int64))) == 0
+    retriever, query = colbert.ColbertRetriever(store), np.ones((2, 20), np.float32)
+    assert retriever.scores(query[:0], np.arange(3)).tolist() == [0, 0, 0]
+    assert len(retriever.scores(query, np.zeros(0, np.int64))) == 0
     with pytest.raises(ValueError, match="width 3 against 20"):
-        colbert.scores_at(np.ones((2, 3), np.float32), store, np.arange(3))
+        retriever.scores(np.ones((2, 3), np.float32), np.arange(3))
     with pytest.raises(ValueError, match="engine must be one of"):
-        colbert.scores_at(query, store, np.arange(3), engine="magic")
+        colbert.ColbertRetriever(store, "magic")
+    with pytest.raises(ValueError, match="top_k must be at least 1"):
+        retriever.search([query], 0)

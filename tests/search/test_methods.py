@@ -1,5 +1,6 @@
 """Every method and fusion against brute force over every document."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,9 @@ from support.brute import every_score, expected
 
 from m3jax.config import HeadWeights
 from m3jax.embed.embeddings import Embeddings, Ragged
-from m3jax.search.index import in_memory
-from m3jax.search.methods import (
-    METHODS,
-    Depths,
-    EncodedQueries,
-    candidates,
-    head_scores,
-    search,
-)
+from m3jax.search.index import Index
+from m3jax.search.methods import Cache, EncodedQueries, candidates, head_scores, search
+from m3jax.search.options import ENGINES, METHODS, Depths, SearchOptions, canonical_method
 
 WEIGHTS = HeadWeights(dense=0.7, sparse=0.4, colbert=1.3)
 
@@ -37,18 +32,18 @@ def random_embeddings(rng, texts, copies=0) -> Any:
     return Embeddings(dense, sparse, Ragged(np.concatenate(matrices), offsets))
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", list(METHODS)[1:])
 @pytest.mark.parametrize("top_k", [10, 200])
 def test_methods_rank_as_brute_force_does(method, top_k):
     rng = np.random.default_rng(0)
     documents, queries = random_embeddings(rng, 300, copies=60), random_embeddings(rng, 12)
-    depths = Depths(dense=50, sparse=40, rerank=30)
+    depths = Depths(dense=50, sparse=40, rerank_top_k=30)
     scores = every_score(queries, documents)
-    encoded, index = EncodedQueries([""] * 12, queries), in_memory(documents)
-    cache = {}
+    encoded, index = EncodedQueries([""] * 12, queries), Index.from_embeddings(documents)
+    cache = Cache()
+    options = SearchOptions(method=method, weights=WEIGHTS, depths=depths)
     for _ in range(2):  # the second time from the cache
-        hits = search(index, encoded, method, top_k=top_k, weights=WEIGHTS, depths=depths,
-                      cache=cache)  # fmt: skip
+        hits = search(index, encoded, options, top_k=top_k, cache=cache)
         for i in range(12):
             want, values = expected(method, scores, i, top_k, depths, WEIGHTS)
             np.testing.assert_array_equal(hits.documents[i], want)
@@ -61,10 +56,11 @@ def test_the_reference_takes_a_missing_score_as_zero():
     documents, queries = random_embeddings(rng, 300), random_embeddings(rng, 8)
     depths = Depths(dense=20, sparse=20)
     scores = every_score(queries, documents)
-    encoded, index = EncodedQueries([""] * 8, queries), in_memory(documents)
-    given: Any = dict(top_k=40, weights=WEIGHTS, depths=depths)
-    ours = search(index, encoded, "dense+sparse", **given)
-    theirs = search(index, encoded, "dense+sparse", compat="flagembedding", **given)
+    encoded, index = EncodedQueries([""] * 8, queries), Index.from_embeddings(documents)
+    options = SearchOptions(method="dense+sparse", weights=WEIGHTS, depths=depths)
+    ours = search(index, encoded, options, top_k=40)
+    reference = dataclasses.replace(options, compat="flagembedding")
+    theirs = search(index, encoded, reference, top_k=40)
     for i in range(8):
         want, _ = expected("dense+sparse", scores, i, 40, depths, WEIGHTS, zero=True)
         np.testing.assert_array_equal(theirs.documents[i], want)
@@ -76,14 +72,21 @@ def test_the_reference_takes_a_missing_score_as_zero():
 def test_other_fusions_rank_as_brute_force_does(method, fusion):
     rng = np.random.default_rng(2)
     documents, queries = random_embeddings(rng, 200, copies=20), random_embeddings(rng, 6)
-    depths = Depths(dense=30, sparse=25, rerank=20)
+    depths = Depths(dense=30, sparse=25, rerank_top_k=20)
     scores = every_score(queries, documents)
-    hits = search(in_memory(documents), EncodedQueries([""] * 6, queries), method, top_k=15,
-                  weights=None if fusion == "rrf" else WEIGHTS, depths=depths,
-                  fusion=fusion)  # fmt: skip
+    hits = Index.from_embeddings(documents).search(
+        EncodedQueries([""] * 6, queries),
+        method=method,
+        top_k=15,
+        weights=None if fusion == "rrf" else WEIGHTS,
+        fusion=fusion,
+        depths=depths,
+    )
     for i in range(6):
-        lists = [expected(m, scores, i, d, depths, WEIGHTS)[0]
-                 for m, d in (("dense", 30), ("sparse", 25), ("multivector", 20))]  # fmt: skip
+        lists = [
+            expected(m, scores, i, d, depths, WEIGHTS)[0]
+            for m, d in (("dense", 30), ("sparse", 25), ("colbert", 20))
+        ]
         lists = lists if method == "all" else lists[:2]
         total = np.zeros(220)
         if fusion == "rrf":
@@ -95,8 +98,9 @@ def test_other_fusions_rank_as_brute_force_does(method, fusion):
             heads = ("dense", "sparse", "colbert") if method == "all" else ("dense", "sparse")
             for head in heads:
                 part = scores[head][i][pool]
-                low, spread = (part.min(), np.ptp(part)) if fusion == "minmax" else (
-                    part.mean(), part.std())  # fmt: skip
+                low, spread = (
+                    (part.min(), np.ptp(part)) if fusion == "minmax" else (part.mean(), part.std())
+                )
                 total[pool] += getattr(WEIGHTS, head) * (part - low) / spread
         want = pool[brute.top(total[pool], 15)]
         np.testing.assert_array_equal(hits.documents[i], want)
@@ -105,14 +109,14 @@ def test_other_fusions_rank_as_brute_force_does(method, fusion):
 def test_bad_input_and_missing_representations():
     rng = np.random.default_rng(3)
     documents, queries = random_embeddings(rng, 9), EncodedQueries(["q"], random_embeddings(rng, 1))
-    index = in_memory(Embeddings(documents.dense, None, None))
-    assert len(search(index, queries, "dense", top_k=20).documents[0]) == 9
-    with pytest.raises(ValueError, match="'all' needs sparse and multivector, but the index holds"):
-        search(index, queries, "all", top_k=1)
+    index = Index.from_embeddings(Embeddings(documents.dense, None, None))
+    assert len(index.search(queries, method="dense", top_k=20).documents[0]) == 9
+    with pytest.raises(ValueError, match="'all' needs sparse and colbert, but the index holds"):
+        index.search(queries, method="all", top_k=1)
     with pytest.raises(ValueError, match="method must be one of"):
-        search(index, queries, "magic", top_k=1)
+        index.search(queries, method="magic")
     with pytest.raises(ValueError, match="fusion must be one of"):
-        search(index, queries, "dense", top_k=1, fusion="magic")
+        index.search(queries, method="dense", fusion="magic")
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"fusion": "rrf", "weights": WEIGHTS}, "without weights"),
         ({"fusion": "rrf", "compat": "flagembedding"}, "for the weighted"),
@@ -120,18 +124,18 @@ def test_bad_input_and_missing_representations():
     )
     for given, message in refused:
         with pytest.raises(ValueError, match=message):
-            search(index, queries, "dense+sparse", top_k=1, **given)
+            SearchOptions(method="dense+sparse", **given)
     with pytest.raises(ValueError, match="compat must be"):
-        search(index, queries, "dense", top_k=1, compat="lucene")
+        SearchOptions(compat="lucene")
     with pytest.raises(ValueError, match="depths must be at least 1"):
-        Depths(rerank=0)
+        Depths(rerank_top_k=0)
     with pytest.raises(ValueError, match="'dense' fuses nothing"):
         candidates(index, queries, "dense")
     with pytest.raises(ValueError, match="different numbers of documents"):
-        in_memory(Embeddings(documents.dense, documents.sparse[[0, 1]], None))
+        Index.from_embeddings(Embeddings(documents.dense, documents.sparse[[0, 1]], None))
     with pytest.raises(ValueError, match="no model; encode the queries first"):
-        search(index, ["a text"], "dense", top_k=1)
-    empty = search(in_memory(documents), EncodedQueries([], queries.embeddings), "all", top_k=1)
+        index.search(["a text"], method="dense")
+    empty = Index.from_embeddings(documents).search(EncodedQueries([], queries.embeddings))
     assert empty.documents == []
 
 
@@ -139,6 +143,53 @@ def test_head_scores_are_the_exact_ones():
     rng = np.random.default_rng(4)
     documents, queries = random_embeddings(rng, 20), random_embeddings(rng, 2)
     some = np.array([3, 17, 5])
-    got = head_scores(in_memory(documents), EncodedQueries(["", ""], queries), 1, some)
+    got = head_scores(Index.from_embeddings(documents), EncodedQueries(["", ""], queries), 1, some)
     for head, scores in every_score(queries, documents).items():
         np.testing.assert_allclose(got[head], scores[1][some], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("method", "engine"),
+    [
+        (method, engine)
+        for method in list(METHODS)[1:]
+        for engine in sorted({name for head in METHODS[method].heads for name in ENGINES[head]})
+    ],
+)
+def test_every_engine_gives_the_same_ranking(method, engine):
+    rng = np.random.default_rng(6)
+    documents, queries = random_embeddings(rng, 200, copies=40), random_embeddings(rng, 5)
+    index, encoded = Index.from_embeddings(documents), EncodedQueries([""] * 5, queries)
+    auto, chosen = (index.search(encoded, method=method, engine=e) for e in ("auto", engine))
+    for i in range(5):
+        np.testing.assert_array_equal(chosen.documents[i], auto.documents[i])
+        np.testing.assert_allclose(chosen.scores[i], auto.scores[i], rtol=1e-5, atol=1e-6)
+    retrievers = [getattr(index, head) for head in METHODS[method].heads]
+    for retriever, head in zip(retrievers, METHODS[method].heads, strict=True):
+        numbers, query = np.arange(20), encoded.query(head, 0)
+        error = np.abs(
+            retriever.scores(query, numbers) - retriever.scores(query, numbers, exact=True)
+        )
+        assert error.max() <= retriever.error_bound(query)
+
+
+def test_an_engine_that_no_head_has_is_refused():
+    with pytest.raises(ValueError, match="engine of dense must be one of auto, numpy, jax, faiss"):
+        SearchOptions(method="dense", engine="scipy")
+    with pytest.raises(ValueError, match="engine of bm25 must be one of auto, numba, scipy, got"):
+        SearchOptions(method="bm25", engine="faiss")
+
+
+def test_the_former_name_of_colbert_warns():
+    with pytest.warns(FutureWarning, match="'multivector' is deprecated, use 'colbert'"):
+        assert canonical_method("multivector") == "colbert"
+    with pytest.raises(ValueError, match="method must be one of bm25, dense, sparse, colbert"):
+        canonical_method("magic")
+
+
+def test_hits_lead_to_their_documents():
+    rng = np.random.default_rng(7)
+    index = Index.from_embeddings(random_embeddings(rng, 9))
+    hits = index.search(EncodedQueries(["", ""], random_embeddings(rng, 2)), top_k=4)
+    found = index.documents_of(hits)
+    assert [[int(d.id) for d in row] for row in found] == [d.tolist() for d in hits.documents]

@@ -9,9 +9,7 @@ from m3jax.config import HeadWeights
 from m3jax.io.trec import write_run
 from m3jax.search import fuse
 from m3jax.search.hits import Hits
-from m3jax.search.methods import (
-    Candidates,
-)
+from m3jax.search.methods import Candidates
 from m3jax.search.tune import score_weights, tune_weights
 
 
@@ -52,26 +50,28 @@ def test_tuning_finds_the_known_best(tmp_path):
         tune_weights(found, queries, documents, {"other": {"d1": 1}})
 
 
-def found_cost(found, queries, documents, qrels, kinds, weights) -> list[float]:
-    """What each kind has below its best head alone."""
-    heads = [HeadWeights(**{name: float(name == head) for name in ("dense", "sparse", "colbert")})
-             for head in ("dense", "sparse", "colbert")]  # fmt: skip
+def largest_drops(found, queries, documents, qrels, groups, weights) -> list[float]:
+    """The drop of each group below its best single head."""
+    heads = [
+        HeadWeights(**{name: float(name == head) for name in ("dense", "sparse", "colbert")})
+        for head in ("dense", "sparse", "colbert")
+    ]
     costs = []
-    for kind in dict.fromkeys(kinds):
-        rows = [i for i, name in enumerate(kinds) if name == kind]
+    for group in dict.fromkeys(groups):
+        rows = [i for i, name in enumerate(groups) if name == group]
         own = ([found[i] for i in rows], [queries[i] for i in rows], documents, qrels)
         costs.append(max(score_weights(*own, w) for w in heads) - score_weights(*own, weights))
     return costs
 
 
-def test_tuning_by_kinds_lets_no_kind_pay():
-    """Where sparse scores are noise for a few queries, tuning over all of them costs those."""
+def test_tuning_by_groups_limits_the_drop_of_each_group():
+    """Sparse scores are noise for a few queries, which tuning over all queries makes worse."""
     found, queries, documents, qrels = judged_problem()
     rng = np.random.default_rng(6)
     for some in found[30:]:
         signal = some.scores["dense"] + 4 * some.scores["sparse"]
         some.scores.update(dense=signal, sparse=rng.standard_normal(30))
-    kinds = ["shared words"] * 30 + ["other language"] * 10
+    groups = ["shared words"] * 30 + ["other language"] * 10
 
     def few(weights: HeadWeights) -> float:
         return score_weights(found[30:], queries[30:], documents, qrels, weights)
@@ -80,18 +80,24 @@ def test_tuning_by_kinds_lets_no_kind_pay():
         return few(HeadWeights(dense=1.0, sparse=0.0, colbert=0.0)) - few(weights)
 
     assert loss(tune_weights(found, queries, documents, qrels).weights) > 0.02
-    best = tune_weights(found, queries, documents, qrels, kinds=kinds)
+    best = tune_weights(found, queries, documents, qrels, groups=groups)
     assert loss(best.weights) <= 0.003
-    parts = [score_weights(found[a:b], queries[a:b], documents, qrels, best.weights)
-             for a, b in ((0, 30), (30, 40))]  # fmt: skip
-    assert best.ndcg == pytest.approx(np.mean(parts), abs=1e-9)  # a kind counts, not its queries
-    for some, kind in zip(found, kinds, strict=True):  # now what serves one harms the other
+    parts = [
+        score_weights(found[a:b], queries[a:b], documents, qrels, best.weights)
+        for a, b in ((0, 30), (30, 40))
+    ]
+    assert best.ndcg == pytest.approx(np.mean(parts), abs=1e-9)  # a group counts, not its queries
+    for some, group in zip(found, groups, strict=True):  # now what serves one harms the other
         signal = some.scores["dense"] + some.scores["sparse"]
-        sign = 1 if kind == kinds[0] else -1
+        sign = 1 if group == groups[0] else -1
         some.scores.update(dense=sign * signal, sparse=-sign * signal, colbert=np.zeros(30))
-    best = tune_weights(found, queries, documents, qrels, kinds=kinds)
-    costs = [max(found_cost(found, queries, documents, qrels, kinds, weights))
-             for weights in (best.weights, *(HeadWeights(dense=d, sparse=1 - d, colbert=0.0)
-                                             for d in np.linspace(0, 1, 21)))]  # fmt: skip
+    best = tune_weights(found, queries, documents, qrels, groups=groups)
+    costs = [
+        max(largest_drops(found, queries, documents, qrels, groups, weights))
+        for weights in (
+            best.weights,
+            *(HeadWeights(dense=d, sparse=1 - d, colbert=0.0) for d in np.linspace(0, 1, 21)),
+        )
+    ]
     assert best.cost == pytest.approx(costs[0], abs=1e-9) and best.cost > 0.003
     assert costs[0] <= min(costs[1:]) + 1e-9

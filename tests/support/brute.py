@@ -63,10 +63,10 @@ def expected(method, scores, i, top_k, depths, weights, zero=False):
         pool, total = np.arange(len(dense)), dense
     elif method == "sparse":
         pool, total = np.flatnonzero(sparse > 0), sparse
-    elif method == "multivector":
-        pool, total = top(dense, depths.rerank), late
+    elif method == "colbert":
+        pool, total = top(dense, depths.rerank_top_k), late
     elif method == "all":
-        pool = top(dense, depths.rerank)
+        pool = top(dense, depths.rerank_top_k)
         total = weights.dense * dense + weights.sparse * sparse + weights.colbert * late
     else:
         pool = np.union1d(by_dense, by_sparse)

@@ -1,8 +1,11 @@
 """The command line in a process."""
 
 import os
+import shlex
 import subprocess
 import sys
+
+from m3jax.cli.main import main
 
 
 def run(*arguments, stdin=None, code=0) -> str:
@@ -14,6 +17,11 @@ def run(*arguments, stdin=None, code=0) -> str:
     assert out.returncode == code, out.stdout + out.stderr
     assert "Traceback" not in out.stderr
     return out.stdout + out.stderr
+
+
+def run_here(line: str) -> int:
+    """`m3jax LINE` in this process; returns its exit status."""
+    return main(shlex.split(line))
 
 
 def environment() -> dict[str, str]:
