@@ -1,8 +1,8 @@
-"""A name or a directory to parameters on the mesh, their config and their tokenizer.
+"""Loading and saving of models: parameters on the mesh, config and tokenizer.
 
-Three kinds of directory: Hugging Face (`config.json`), ours (`m3jax.json` with Orbax arrays), and
-the small int8 format (`m3jax.json` with one safetensors file). A name is a bundled model or one
-of the Hugging Face hub; the network is used for the latter alone.
+Formats of a directory: Hugging Face (`config.json`), m3jax (`m3jax.json` with Orbax arrays), and
+m3jax in int8 (`m3jax.json` with one safetensors file). A name is a bundled model or one of the
+Hugging Face hub; only the latter uses the network.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from m3jax.text.tokenizer import Tokenizer, load_tokenizer
 log = logging.getLogger(__name__)
 
 HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*_linear.pt", "sentencepiece.bpe.model"]
-HUB_IGNORED = ["onnx/*", "openvino/*"]  # other run times' copies of the weights
+HUB_IGNORED = ["onnx/*", "openvino/*"]  # the weights in the formats of other runtimes
 UNTRAINED_HEADS = (
     "its multi-vector and sparse heads were never trained (no colbert_linear.pt and "
     "sparse_linear.pt): the first starts as the identity, the second at random; train them "
@@ -65,10 +65,10 @@ def load(
     seed: int = 0,
     cache_dir: str | None = None,
 ) -> Pretrained:
-    """Loads a model; each device of `mesh` receives only its own piece of each parameter.
+    """Loads a model; each device of `mesh` receives only its shard of each parameter.
 
-    `pooling` overrides what the directory says of the dense head; `seed` is for the heads of a
-    directory without any. Raises FileNotFoundError, ValueError or KeyError naming the file.
+    `pooling` overrides the pooling of the dense head; `seed` initialises the heads of a directory
+    without any. Raises FileNotFoundError, ValueError or KeyError naming the file.
     """
     directory = resolve(name_or_dir, cache_dir)
     mesh = sharding.make_mesh() if mesh is None else mesh
@@ -91,16 +91,17 @@ def load(
 
 
 def save(directory: Path | str, model: Pretrained, replace: bool = False) -> None:
-    """Writes `model` as a directory of ours, whole or not at all, in place of an older one only
-    with `replace`."""
+    """Writes `model` in the format of m3jax, atomically; `replace` overwrites an old directory."""
     with new_directory(directory, replace) as scratch:
         checkpoint.save_arrays(scratch, model.params)
         _finish(scratch, model, "orbax")
 
 
 def save_int8(directory: Path | str, model: Pretrained, word_bytes: int | None = None) -> int:
-    """Writes `model` in the small int8 format, words in `word_bytes` where it is given; returns
-    the bytes of the weights."""
+    """Writes `model` in int8, atomically; returns the bytes of the weights.
+
+    With `word_bytes` each row of the word embedding takes so many bytes.
+    """
     with new_directory(directory) as scratch:
         size = quantized.write(scratch, model.params, word_bytes)
         _finish(scratch, model, "int8")
@@ -113,7 +114,7 @@ def save_hugging_face(
     dtype: str = "float32",
     shard_bytes: int = files.SHARD_BYTES,
 ) -> None:
-    """Writes `model` as the directory that the PyTorch world loads, whole or not at all.
+    """Writes `model` as a Hugging Face directory, atomically.
 
     Heads that were never trained are left out, with a warning: readers would take them for trained
     ones.
@@ -122,13 +123,21 @@ def save_hugging_face(
         log.warning("%s: without heads: %s", directory, UNTRAINED_HEADS)
     with new_directory(directory) as scratch:
         files.write_directory(
-            scratch, model.params, model.config, model.tokenizer, dtype, shard_bytes,
+            scratch,
+            model.params,
+            model.config,
+            model.tokenizer,
+            dtype,
+            shard_bytes,
             heads=model.heads_trained,
-        )  # fmt: skip
+        )
 
 
 def resolve(name_or_dir: str | Path, cache_dir: str | None = None) -> Path:
-    """The local directory of a model: itself, a bundled one, or the hub's, downloaded."""
+    """The local directory of a model; one of the hub is downloaded.
+
+    FileNotFoundError for an unknown name or a failed download.
+    """
     path = Path(name_or_dir)
     if path.is_dir():
         return path
@@ -154,17 +163,17 @@ def resolve(name_or_dir: str | Path, cache_dir: str | None = None) -> Path:
                 cache_dir=cache_dir,
             )
         )
-    except Exception as error:  # connection, authorisation, absence: a dozen classes
+    except Exception as error:  # connection, authorisation, absence: many classes
         raise FileNotFoundError(
-            f"{name!r} is no directory here and could not be fetched from the Hugging Face hub: "
+            f"{name!r} is not a directory and could not be downloaded from the Hugging Face hub: "
             f"{type(error).__name__}: {error}"
         ) from error
 
 
 def read_fusion(directory: Path | str) -> dict[str, HeadWeights]:
-    """The weights of the hybrid that a directory of ours keeps; {} where it has none.
+    """The tuned weights of the hybrid in a directory of m3jax, by method; {} if it has none.
 
-    ValueError, naming the file, where they are no weights.
+    ValueError names the file if they are malformed.
     """
     if not (Path(directory) / checkpoint.METADATA).is_file():
         return {}
@@ -179,7 +188,7 @@ def read_fusion(directory: Path | str) -> dict[str, HeadWeights]:
 
 
 def write_fusion(directory: Path | str, method: str, weights: HeadWeights) -> None:
-    """Keeps the weights of a fused method with a model: they become its default."""
+    """Stores the weights of a fused method with a model, as its default."""
     check_keeps_fusion(directory)
     values = checkpoint.read_metadata(Path(directory))
     values["fusion"] = values.get("fusion", {}) | {method: to_json(weights)}
@@ -187,21 +196,21 @@ def write_fusion(directory: Path | str, method: str, weights: HeadWeights) -> No
 
 
 def check_keeps_fusion(directory: Path | str, config: M3Config | None = None) -> None:
-    """FileNotFoundError where `directory` is none of ours: no other has a place for weights.
+    """FileNotFoundError if `directory` cannot store weights: only the formats of m3jax can.
 
-    ValueError where its model is of another shape than `config`, the one that made an index: its
-    scores would be others. (A copy in int8 has the same shape, and nearly the same scores.)
+    ValueError if its model has another shape than `config`, the model of an index, and so other
+    scores. (A copy in int8 has the same shape, and nearly the same scores.)
     """
     if not (Path(directory) / checkpoint.METADATA).is_file():
         raise FileNotFoundError(
-            f"{directory} has no {checkpoint.METADATA}: only a model's directory made by m3jax "
-            "keeps weights; `m3jax convert from-hf` makes one"
+            f"{directory} has no {checkpoint.METADATA}: weights are stored only in a model "
+            "directory of m3jax; `m3jax convert from-hf` writes one"
         )
-    own = from_json(M3Config, checkpoint.read_metadata(Path(directory))["config"])
-    if config is not None and dataclasses.replace(config, pooling=own.pooling) != own:
+    stored = from_json(M3Config, checkpoint.read_metadata(Path(directory))["config"])
+    if config is not None and dataclasses.replace(config, pooling=stored.pooling) != stored:
         raise ValueError(
-            f"{directory} is not the model that made the index: other layers, width, positions or "
-            "pieces. Index with it, and tune on that index"
+            f"{directory} is not the model of the index: layers, width, positions or vocabulary "
+            "differ. Index with it, and tune on that index"
         )
 
 
@@ -212,7 +221,7 @@ def bundled_names() -> list[str]:
 
 
 def fingerprint(params: dict[str, Any], config: M3Config) -> str:
-    """16 hex digits for weights and config, the same whichever exact format they came from."""
+    """16 hex digits of a hash of weights and config, independent of the format on disk."""
     digest = new_digest(repr(sorted(to_json(config).items())).encode(), size=8)
     for path, leaf in sorted(sharding.flatten(params).items()):
         digest.update(path.encode())
@@ -260,7 +269,7 @@ def _load_hugging_face(
 
 
 def _place(leaves: Any, mesh: Mesh, nested: bool = True) -> dict[str, Any]:
-    """Moves (path, array) pairs to the mesh one by one, so that one leaf is held on the host."""
+    """Moves (path, array) pairs to the mesh one by one: the host holds one array at a time."""
     flat = {
         path: sharding.place(array, param_sharding(path, array.shape, mesh))
         for path, array in leaves
@@ -274,5 +283,5 @@ def _finish(directory: Path, model: Pretrained, weights: str) -> None:
     if not model.heads_trained:
         values["notes"] = [UNTRAINED_HEADS]
     if model.fusion:
-        values["fusion"] = {name: to_json(own) for name, own in model.fusion.items()}
+        values["fusion"] = {method: to_json(weights) for method, weights in model.fusion.items()}
     checkpoint.write_metadata(directory, values)

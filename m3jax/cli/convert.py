@@ -201,12 +201,12 @@ def _prune(options: argparse.Namespace) -> int:
         power=options.language_smoothing,
     )
     with tempfile.TemporaryDirectory(prefix="m3jax-vocabulary-") as scratch:
-        params, config, tokenizer = vocabulary.prune(
+        params, config, tokenizer = vocabulary.prune_vocabulary(
             model.params, model.config, model.tokenizer, kept, Path(scratch)
         )
         small = dataclasses.replace(model, params=params, config=config, tokenizer=tokenizer)
         _save_like(options.src, options.dst, small)
-        rows = vocabulary.compare(model.tokenizer, tokenizer, kept, _texts(options))
+        rows = vocabulary.compare_tokenizers(model.tokenizer, tokenizer, kept, _texts(options))
     _print_comparison(rows, options.report)
     return _report(options.dst, f"{model.config.encoder.vocab_size:,} -> {len(kept):,} pieces")
 

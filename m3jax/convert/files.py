@@ -1,7 +1,8 @@
-"""The Hugging Face directory: what stands in which file, read and written.
+"""Reading and writing of Hugging Face model directories.
 
-Reads what FlagEmbedding, sentence-transformers and transformers write, and writes what all three
-load. PyTorch is needed for `.bin` and `.pt` files only, and reads them with weights_only=True.
+Reads the directories of FlagEmbedding, sentence-transformers and transformers, and writes one that
+all three load. PyTorch is needed for `.bin` and `.pt` files only; they are read with
+weights_only=True.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ HEAD_FILES = {"colbert_linear": COLBERT_FILE, "sparse_linear": SPARSE_FILE}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; FileNotFoundError or ValueError names the file."""
+    """The JSON object in a file; FileNotFoundError or ValueError names the file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} has no {path.name}: not a model directory")
     try:
@@ -40,7 +41,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(directory: Path) -> M3Config:
-    """The shape of the model in `directory`, heads as wide as the files beside it say."""
+    """The config of the model in `directory`; ValueError names the file and the setting.
+
+    `colbert_dim` is the hidden size here; the weights of the head have the width.
+    """
     path = directory / "config.json"
     values = read_json(path)
     try:
@@ -53,36 +57,36 @@ def read_config(directory: Path) -> M3Config:
 
 
 def has_heads(directory: Path) -> bool:
-    """Whether both heads are there; ValueError where only one is."""
-    there = [file for file in HEAD_FILES.values() if (directory / file).is_file()]
-    if len(there) == 1:
-        (absent,) = set(HEAD_FILES.values()) - set(there)
-        raise ValueError(f"{directory} has {there[0]} but not {absent}: an incomplete checkpoint")
-    return len(there) == 2
+    """Whether the directory has both heads; ValueError if it has only one."""
+    present = [file for file in HEAD_FILES.values() if (directory / file).is_file()]
+    if len(present) == 1:
+        (absent,) = set(HEAD_FILES.values()) - set(present)
+        raise ValueError(f"{directory} has {present[0]} but not {absent}: an incomplete checkpoint")
+    return len(present) == 2
 
 
 @contextlib.contextmanager
 def open_encoder(directory: Path) -> Iterator[TorchCheckpoint]:
-    """The encoder's tensors: safetensors or .bin, whole or in shards."""
+    """The encoder's tensors, from safetensors or .bin, in one file or in shards."""
     read: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         for file in _weight_files(directory):
-            safe = file.suffix == ".safetensors"
-            read |= _open_safetensors(file, stack) if safe else _torch(file)
+            is_safetensors = file.suffix == ".safetensors"
+            read |= _open_safetensors(file, stack) if is_safetensors else _torch(file)
         yield TorchCheckpoint(list(read), lambda name: read[name](), str(directory))
 
 
 def _weight_files(directory: Path) -> list[Path]:
-    """The files that hold the encoder; FileNotFoundError names what is not there."""
+    """The files with the encoder's weights; FileNotFoundError names a missing one."""
     for name in ("model.safetensors", "pytorch_model.bin"):
-        whole, index = directory / name, directory / f"{name}.index.json"
-        if whole.is_file():
-            return [whole]
+        single, index = directory / name, directory / f"{name}.index.json"
+        if single.is_file():
+            return [single]
         if index.is_file():
             files = [directory / f for f in sorted(set(read_json(index)["weight_map"].values()))]
             absent = [file.name for file in files if not file.is_file()]
             if absent:
-                raise FileNotFoundError(f"{index} names {absent[0]}, which is not there")
+                raise FileNotFoundError(f"{index} names {absent[0]}, which does not exist")
             return files
     raise FileNotFoundError(
         f"{directory} has no weights: expected model.safetensors or pytorch_model.bin"
@@ -106,9 +110,10 @@ def write_directory(
     shard_bytes: int = SHARD_BYTES,
     heads: bool = True,
 ) -> None:
-    """Weights, heads, tokenizer and the settings that the three libraries read.
+    """Writes weights, tokenizer and the settings that the three libraries read.
 
-    Without `heads` those that nothing was trained for stay away, as they were read.
+    `heads=False` leaves out the files of the two heads. A weight file has at most `shard_bytes`
+    unless one tensor is larger.
     """
     family, layers = family_of(config.encoder), config.encoder.layers
     rows = family.parameters
@@ -127,7 +132,7 @@ def write_directory(
 
 
 def _write_heads(directory: Path, params: dict[str, Any], layers: int, dtype: str) -> None:
-    """The two heads as pickles, because their readers expect `.pt`; PyTorch writes them."""
+    """Writes the two heads with PyTorch: their readers expect `.pt` files."""
     torch = require_torch(f"writing {COLBERT_FILE} and {SPARSE_FILE}")
     heads = dict(to_torch(params, HEAD_PARAMETERS, layers))
     for stem, file in HEAD_FILES.items():
@@ -139,14 +144,14 @@ def _write_heads(directory: Path, params: dict[str, Any], layers: int, dtype: st
 
 
 def _set_max_length(path: Path, tokenizer_class: str, max_length: int) -> None:
-    """Readers truncate where the tokenizer says; a longer position table must not go unused."""
+    """Sets model_max_length of a tokenizer_config.json: readers truncate texts to this length."""
     values = read_json(path) if path.is_file() else {"tokenizer_class": tokenizer_class}
     values = values | {"model_max_length": max_length}
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def require_torch(what: str) -> Any:
-    """The torch module, or an ImportError that says what needs it and how to get it."""
+    """The torch module; an ImportError names what needs it and how to install it."""
     try:
         import torch
     except ImportError as error:
@@ -172,7 +177,7 @@ def _torch(file: Path) -> dict[str, Any]:
 
 
 def _read_pooling(directory: Path) -> Literal["cls", "mean"]:
-    """sentence-transformers' word on pooling where there is one; M3's [CLS] where not."""
+    """The pooling of sentence-transformers' config; "cls", as in M3, if there is none."""
     path = directory / "1_Pooling" / "config.json"
     if not path.is_file():
         return "cls"
@@ -182,7 +187,7 @@ def _read_pooling(directory: Path) -> Literal["cls", "mean"]:
         return "cls"
     if mode == "mean" or values.get("pooling_mode_mean_tokens"):
         return "mean"
-    raise ValueError(f"{path}: m3jax pools by [CLS] or mean, not as this file says")
+    raise ValueError(f"{path}: m3jax supports pooling by [CLS] or mean only")
 
 
 def _write_safetensors(directory: Path, tensors: dict[str, np.ndarray], shard_bytes: int) -> None:
@@ -197,13 +202,13 @@ def _write_safetensors(directory: Path, tensors: dict[str, np.ndarray], shard_by
     if len(shards) == 1:
         save_file(tensors, directory / "model.safetensors", {"format": "pt"})
         return
-    places = {}
+    weight_map = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, directory / file, {"format": "pt"})
-        places |= dict.fromkeys(shard, file)
+        weight_map |= dict.fromkeys(shard, file)
     total = sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": places}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     path = directory / "model.safetensors.index.json"
     path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 

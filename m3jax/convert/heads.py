@@ -1,4 +1,4 @@
-"""Heads for an encoder that has none: something to train from, or something to search with."""
+"""Heads for an encoder without any: initial ones to train, or a sparse head fitted to idf."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,9 +13,9 @@ from m3jax.model.m3 import hidden_states
 from m3jax.text.batches import plan_padded, rows_of_tokens
 from m3jax.text.tokenizer import Tokenizer
 
-LARGEST_WEIGHT = 0.3  # about what BGE-M3 gives the rarest words of a text
+LARGEST_WEIGHT = 0.3  # about BGE-M3's weight of the rarest words of a text
 RIDGE = 1.0
-LADDER = (32, 64, 128, 256, 512)  # tokens of a row: few shapes, as this encodes little
+LADDER = (32, 64, 128, 256, 512)  # row lengths; few, to compile few programs
 _encode = jax.jit(hidden_states, static_argnums=2)
 
 
@@ -34,10 +34,10 @@ def fresh_heads(config: M3Config, seed: int = 0) -> dict[str, np.ndarray]:
 def fit_sparse_head(
     params: dict, config: M3Config, tokenizer: Tokenizer, texts: Sequence[str]
 ) -> dict:
-    """`params` with a sparse head that weighs a token by its rarity in `texts`, no training.
+    """`params` with a sparse head whose weight of a token is near its idf in `texts`.
 
-    Least squares from a token's hidden state to idf(t) = log((N + 1) / (df(t) + 1)), scaled so
-    that the rarest token's target is 0.3, with a small ridge; ReLU then drops the common ones.
+    Ridge regression from a token's hidden state to idf(t) = log((N + 1) / (df(t) + 1)), scaled so
+    that the target of the rarest token is 0.3. ReLU gives the common tokens weight 0.
     """
     token_ids = tokenizer.encode(texts, min(LADDER[-1], config.encoder.max_length))
     frequency = Counter(t for ids in token_ids for t in set(ids.tolist()))
@@ -59,10 +59,10 @@ def fit_sparse_head(
 def token_states(
     params: dict, config: M3Config, token_ids: Sequence[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Batch by batch: (text, token id, hidden state) of every token that has a lexical weight."""
-    for bucket, height, rows in plan_padded([len(i) for i in token_ids], LADDER, 4096):
+    """Yields, per batch, (text index, token id, hidden state) of tokens with a lexical weight."""
+    for bucket, num_rows, rows in plan_padded([len(i) for i in token_ids], LADDER, 4096):
         batch, _ = rows_of_tokens(
-            token_ids, rows, bucket, pad_id=config.encoder.pad_id, num_rows=height
+            token_ids, rows, bucket, pad_id=config.encoder.pad_id, num_rows=num_rows
         )
         hidden = np.asarray(_encode(params, batch, config).astype(jnp.float32))
         row, column = np.nonzero(np.asarray(lexical_mask(batch, config.special_ids)))

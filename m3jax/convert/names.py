@@ -17,7 +17,7 @@ COLBERT_FILE, SPARSE_FILE = "colbert_linear.pt", "sparse_linear.pt"
 
 
 class TorchCheckpoint(NamedTuple):
-    """A PyTorch checkpoint read tensor by tensor."""
+    """A PyTorch checkpoint that is read tensor by tensor."""
 
     names: Iterable[str]
     read: Callable[[str], np.ndarray]
@@ -27,7 +27,7 @@ class TorchCheckpoint(NamedTuple):
 def from_torch(
     source: TorchCheckpoint, config: M3Config, rows: tuple[Parameter, ...]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (path, float32 array) for each row, layers stacked; one leaf in memory at a time.
+    """Yields (path, float32 array) for each row, layers stacked; one array in memory at a time.
 
     Raises KeyError for a name that is missing or unknown, ValueError for a wrong shape.
     """

@@ -1,8 +1,8 @@
-"""A longer position table for the same model, so that it takes longer texts.
+"""A longer position table, so that a model accepts longer texts.
 
-XLM-R has 514 rows, BGE-M3 8,194; how the new rows were filled is not published. Here they repeat
-the learned ones: row r is row r - (old length), over and over, so that every new position starts
-as a vector the model knows and neighbours stay neighbours. Training moves them.
+XLM-R has 514 rows, BGE-M3 8,194; how the new rows were initialised is not published. Here they
+repeat the learned ones periodically: row r is row r - (old length). Each new position then starts
+as a learned vector, and adjacent rows stay adjacent. Training changes them.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from m3jax.sharding import flatten, unflatten
 def extend_positions(
     params: dict[str, Any], config: M3Config, rows: int
 ) -> tuple[dict[str, Any], M3Config]:
-    """The same model with a table of `rows` rows; texts of up to the old length are unchanged.
+    """The model with a position table of `rows` rows; outputs up to the old length are unchanged.
 
-    Raises ValueError where `rows` does not exceed the present number.
+    Raises ValueError if `rows` does not exceed the present number.
     """
     encoder = config.encoder
     if rows <= encoder.max_positions:

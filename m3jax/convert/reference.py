@@ -1,7 +1,7 @@
-"""The model in PyTorch, as plainly as the paper's formulas: what conversions are held against.
+"""The model in PyTorch, by the paper's formulas: the reference for converted weights.
 
-The encoder of transformers gives the hidden states, one text at a time, so that no padding can
-hide a fault. Needs the `torch` extra.
+The hidden states come from the encoder of transformers, one text at a time and so without padding.
+Needs the `torch` extra.
 """
 
 import math
@@ -16,7 +16,7 @@ from m3jax.model.families import family_of
 
 
 class Outputs(NamedTuple):
-    """What a model says of some texts."""
+    """The representations of texts."""
 
     dense: list[np.ndarray]  # [d] each
     sparse: list[dict[int, float]]  # token id -> weight > 0
@@ -24,7 +24,7 @@ class Outputs(NamedTuple):
 
 
 def torch_outputs(directory: Path, texts: Sequence[str], max_length: int) -> Outputs:
-    """dense, sparse and multi-vector of each text by PyTorch in float32 [M3 sec. 3.2]."""
+    """Dense, sparse and multi-vector representations by PyTorch in float32 [M3 sec. 3.2]."""
     torch = require_torch("computing reference outputs")
     import transformers
 
@@ -70,10 +70,10 @@ def _heads(hidden: Any, ids: list[int], heads: dict, special: set, pooling: str)
 
 
 def differences(first: Outputs, second: Outputs) -> dict[str, float]:
-    """The largest absolute difference of any number, by representation.
+    """The largest absolute difference of each representation.
 
-    A token that weighs in one model only differs by its whole weight. Raises ValueError where the
-    shapes differ: such models are not the same to begin with.
+    A token with a weight in one model only counts with weight 0 in the other. Raises ValueError if
+    shapes differ.
     """
     largest = dict.fromkeys(Outputs._fields, 0.0)
     for head in ("dense", "colbert"):
@@ -91,5 +91,5 @@ def differences(first: Outputs, second: Outputs) -> dict[str, float]:
 
 
 def _finite(gap: float) -> float:
-    """A number; what is none differs from everything, and `max` would pass over it."""
+    """`gap`, or infinity for NaN, which `max` would ignore."""
     return gap if math.isfinite(gap) else math.inf

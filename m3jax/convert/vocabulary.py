@@ -1,8 +1,9 @@
-"""A smaller vocabulary: the pieces that some texts need, ids closed up, the tokenizer rebuilt.
+"""Pruning of the vocabulary to the pieces that given texts need.
 
-Of XLM-R's 250,002 pieces most texts use a part, and the embedding of the rest is most of a small
-model. A text whose pieces are all kept gives the same pieces and so the same outputs; others are
-spelled in shorter pieces, down to single characters, which are kept for every script.
+Most texts use a fraction of XLM-R's 250,002 pieces, and the embedding of the others is most of a
+small model. Ids are renumbered and the tokenizer is rebuilt. A text whose pieces are all kept has
+the same pieces and so the same outputs; others are split into shorter pieces, down to single
+characters, which are kept for every script.
 """
 
 import dataclasses
@@ -25,25 +26,25 @@ from m3jax.text.tokenizer import Tokenizer, load_tokenizer
 
 SPACE = "▁"
 BATCH = 500  # texts tokenised at once
-COMPARED = 1000  # texts a language, at most, whose spelling is compared
+COMPARED = 1000  # texts per language that are compared
 
 
-class Spelling(NamedTuple):
-    """How much longer the texts of one language became."""
+class TokenCounts(NamedTuple):
+    """Tokens of the texts of one language with both tokenizers."""
 
     language: str
     texts: int
-    before: int  # tokens
+    before: int  # tokens with the old tokenizer
     after: int
-    kept: float  # share of the old tokens whose piece is kept
-    unknown_before: int  # tokens that are <unk>
+    kept: float  # share of these whose piece is kept
+    unknown_before: int  # <unk> tokens
     unknown_after: int
 
 
 def count_pieces(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> dict[str, Counter[int]]:
-    """How often each id occurs in (language, text) pairs, by language; texts in a row count once.
+    """Counts of each id in (language, text) pairs, by language; consecutive equal texts count once.
 
-    A passage of many questions stands in training files once for each, in lines that follow.
+    In training files a passage with several questions is repeated in consecutive lines.
     """
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     batches: dict[str, list[str]] = defaultdict(list)
@@ -61,16 +62,16 @@ def count_pieces(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> dict
 
 
 def importance(counts: dict[str, Counter[int]], power: float) -> dict[int, float]:
-    """What each id is worth: sum over languages of n(id) / N * N^power, N tokens in all.
+    """The weight of each id: sum over languages of n(id) / N * N^power, N the tokens of a language.
 
-    1 is plain frequency; below it, languages of which there is little text weigh more.
+    Power 1 is the frequency; below 1, languages with few texts have a larger weight.
     """
-    worth: dict[int, float] = defaultdict(float)
+    weights: dict[int, float] = defaultdict(float)
     for counter in counts.values():
         total = counter.total()
         for i, n in counter.items():
-            worth[i] += n * total ** (power - 1)
-    return dict(worth)
+            weights[i] += n * total ** (power - 1)
+    return dict(weights)
 
 
 def pieces_to_keep(
@@ -81,22 +82,22 @@ def pieces_to_keep(
     size: int | None = None,
     power: float = 1.0,
 ) -> Int[np.ndarray, " kept"]:
-    """Ids to keep, ascending: special tokens, single characters, then the pieces by `importance`.
+    """Ids to keep, ascending: special tokens, single characters, and the most important pieces.
 
-    A piece counts from `min_count` occurrences on; `size` limits the whole vocabulary. Raises
-    ValueError where `size` does not even hold the special tokens and characters.
+    Pieces need `min_count` occurrences and are ranked by `importance`; `size` limits the
+    vocabulary. Raises ValueError if `size` is below the number of special tokens and characters.
     """
     state = _unigram(tokenizer)
     special = {token["id"] for token in state["added_tokens"]} | set(tokenizer.special_ids)
     pieces = [piece for piece, _ in state["model"]["vocab"]]
     always = special | {i for i, p in enumerate(pieces) if len(p.removeprefix(SPACE)) <= 1}
-    worth = importance(counts, power)
-    often = Counter[int]()
+    weights = importance(counts, power)
+    totals = Counter[int]()
     for counter in counts.values():
-        often.update(counter)
-    wanted = sorted(
-        (i for i, n in often.items() if n >= min_count and i not in always),
-        key=lambda i: (-worth[i], i),
+        totals.update(counter)
+    ranked = sorted(
+        (i for i, n in totals.items() if n >= min_count and i not in always),
+        key=lambda i: (-weights[i], i),
     )
     if size is not None:
         if size < len(always):
@@ -104,53 +105,61 @@ def pieces_to_keep(
                 f"size {size:,} is below the {len(always):,} special tokens and single characters "
                 "that are always kept"
             )
-        wanted = wanted[: size - len(always)]
-    return np.array(sorted(always | set(wanted)), np.int64)
+        ranked = ranked[: size - len(always)]
+    return np.array(sorted(always | set(ranked)), np.int64)
 
 
-def prune(
-    params: Params, config: M3Config, tokenizer: Tokenizer, kept: Int[np.ndarray, " kept"],
+def prune_vocabulary(
+    params: Params,
+    config: M3Config,
+    tokenizer: Tokenizer,
+    kept: Int[np.ndarray, " kept"],
     directory: Path,
-) -> tuple[Params, M3Config, Tokenizer]:  # fmt: skip
-    """The model with only these ids; its tokenizer's files are written to `directory`.
+) -> tuple[Params, M3Config, Tokenizer]:
+    """The model with the ids of `kept` only; its tokenizer's files are written to `directory`.
 
-    Raises ValueError for a vocabulary whose special tokens do not come first, as XLM-R's do:
-    positions are counted from the id of <pad>, which must stay.
+    Raises ValueError if the id of <pad> would change, from which positions are counted: the special
+    tokens must have the first ids, as in XLM-R.
     """
-    small = _write_tokenizer(tokenizer, kept, directory)
-    if small.pad_id != tokenizer.pad_id:
-        raise ValueError(f"{tokenizer.directory}: <pad> must be among the first ids to stay there")
+    pruned = _write_tokenizer(tokenizer, kept, directory)
+    if pruned.pad_id != tokenizer.pad_id:
+        raise ValueError(
+            f"{tokenizer.directory}: <pad> must be one of the first ids, as its id may not change"
+        )
     flat = flatten(params)
     path = family_of(config.encoder).table("v")
     flat[path] = jnp.asarray(np.asarray(flat[path])[kept])
     shape = dataclasses.replace(config.encoder, vocab_size=len(kept))
-    config = dataclasses.replace(config, encoder=shape, special_ids=small.special_ids)
-    return unflatten(flat), config, small
+    config = dataclasses.replace(config, encoder=shape, special_ids=pruned.special_ids)
+    return unflatten(flat), config, pruned
 
 
-def compare(
+def compare_tokenizers(
     old: Tokenizer, new: Tokenizer, kept: Int[np.ndarray, " kept"], texts: Iterable[tuple[str, str]]
-) -> list[Spelling]:
-    """Both tokenizers on (language, text) pairs, by language: the first 1,000 texts of each."""
+) -> list[TokenCounts]:
+    """Token counts with both tokenizers of the first 1,000 texts of each language.
+
+    `texts` are (language, text) pairs.
+    """
     by_language: dict[str, list[str]] = defaultdict(list)
     for language, text in texts:
         if len(by_language[language]) < COMPARED and text not in by_language[language][-1:]:
             by_language[language].append(text)
-    found, table = [], set(kept.tolist())
-    for language, some in sorted(by_language.items()):
-        before, after = _ids(old, some), _ids(new, some)
-        found.append(
-            Spelling(
-                language,
-                len(some),
-                len(before),
-                len(after),
-                sum(i in table for i in before) / max(len(before), 1),
-                before.count(old.unk_id),
-                after.count(new.unk_id),
-            )  # fmt: skip
+    rows, kept_ids = [], set(kept.tolist())
+    for language, sample in sorted(by_language.items()):
+        before, after = _ids(old, sample), _ids(new, sample)
+        rows.append(
+            TokenCounts(
+                language=language,
+                texts=len(sample),
+                before=len(before),
+                after=len(after),
+                kept=sum(i in kept_ids for i in before) / max(len(before), 1),
+                unknown_before=before.count(old.unk_id),
+                unknown_after=after.count(new.unk_id),
+            )
         )
-    return found
+    return rows
 
 
 def _ids(tokenizer: Tokenizer, texts: list[str]) -> list[int]:

@@ -109,7 +109,7 @@ BAD = {
             (d / "1_Pooling").mkdir(),
             (d / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}'),
         ),
-        "pools by",
+        "supports pooling by",
     ),
 }
 

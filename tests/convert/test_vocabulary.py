@@ -74,7 +74,7 @@ def test_a_real_vocabulary_keeps_its_mask_and_every_character(backbone_dir, tmp_
     kept = vocabulary.pieces_to_keep(real, vocabulary.count_pieces(real, pairs("xx", KEPT)))
     config = M3Config(encoder=EncoderConfig(vocab_size=real.vocab_size))
     word = np.arange(real.vocab_size, dtype=np.float32)[:, None]
-    params, config, small = vocabulary.prune(
+    params, config, small = vocabulary.prune_vocabulary(
         {"encoder": {"embeddings": {"word": word}}}, config, real, kept, tmp_path
     )
     assert 10_000 < len(kept) == small.vocab_size == config.encoder.vocab_size < 20_000

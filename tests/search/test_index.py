@@ -365,7 +365,7 @@ def test_tuned_weights_are_stored_with_the_model(tiny_dir, tmp_path, capsys):
     write_tiny_model(tmp_path / "deeper", layers=4)
     assert main(["convert", "from-hf", str(tmp_path / "deeper"), str(tmp_path / "other")]) == 0
     assert commands.run_here(f"{tune} {tmp_path / 'other'}") == 1
-    assert "is not the model that made the index" in capsys.readouterr().err
+    assert "is not the model of the index" in capsys.readouterr().err
     damaged = json.loads((ours / "m3jax.json").read_text()) | {"fusion": {"all": [1, 2]}}
     (ours / "m3jax.json").write_text(json.dumps(damaged))
     with pytest.raises(ValueError, match="fusion must hold dense, sparse and colbert"):
