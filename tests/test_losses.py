@@ -53,9 +53,14 @@ def test_total_and_gradients_equal_torch(group, kind, in_batch):
     )
     for distill in (True, False):
         want = reference_loss.total_loss(
-            inputs, 0.02, group, teacher_scores=given, kind=kind or "kl_div", in_batch=in_batch,
+            inputs,
+            0.02,
+            group,
+            teacher_scores=given,
+            kind=kind or "kl_div",
+            in_batch=in_batch,
             self_distill=distill,
-        )  # fmt: skip
+        )
         want_grads = torch.autograd.grad(want, inputs)
         loss, _, grads = run(scores, targets, config, distill)
         np.testing.assert_allclose(loss, want.detach(), rtol=1e-6, atol=1e-6)

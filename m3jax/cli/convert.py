@@ -244,7 +244,7 @@ def _print_comparison(rows, report: str | None) -> None:
 
 def _merge(options: argparse.Namespace) -> int:
     from m3jax import pretrained
-    from m3jax.convert.merge import merge
+    from m3jax.convert.merge import merge_params
 
     try:
         given = options.weights.split(",") if options.weights else [1.0] * len(options.src)
@@ -266,7 +266,7 @@ def _merge(options: argparse.Namespace) -> int:
             )
         return other.params
 
-    params = merge([lambda name=name: params_of(name) for name in options.src], weights)
+    params = merge_params([lambda name=name: params_of(name) for name in options.src], weights)
     _save_like(options.src[0], options.dst, dataclasses.replace(model, params=params))
     return _report(options.dst, f"the mean of {len(options.src)} models{_fusion_of(options.src)}")
 

@@ -13,7 +13,7 @@ import numpy as np
 from m3jax import sharding
 
 
-def merge(loads: Sequence[Callable[[], dict]], weights: Sequence[float]) -> dict:
+def merge_params(loads: Sequence[Callable[[], dict]], weights: Sequence[float]) -> dict:
     """sum_i w_i params_i / sum_i w_i, in float32; `loads` return the parameters, one at a time.
 
     Parameters that are equal in all models, such as frozen ones, are returned unchanged. ValueError

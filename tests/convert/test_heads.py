@@ -25,8 +25,8 @@ def test_heads_that_were_never_trained_stay_known_as_such(tmp_path, capsys):
     """Whatever is written from an encoder without heads does not pass for a whole model."""
     write_tiny_model(tmp_path / "plain", heads=False)
     assert main(["convert", "from-hf", str(tmp_path / "plain"), str(tmp_path / "ours")]) == 0
-    assert main(["convert", "extend-positions", str(tmp_path / "plain"), str(tmp_path / "long"),
-                 "--to", "258"]) == 0  # fmt: skip
+    plain, longer = map(str, (tmp_path / "plain", tmp_path / "long"))
+    assert main(["convert", "extend-positions", plain, longer, "--to", "258"]) == 0
     assert not list((tmp_path / "long").glob("*.pt"))
     for name in ("ours", "long"):
         assert not pretrained.load(tmp_path / name).heads_trained

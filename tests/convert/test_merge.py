@@ -9,7 +9,7 @@ from support.tiny import write_tiny_model
 from m3jax import pretrained
 from m3jax.cli.main import main
 from m3jax.config import HeadWeights
-from m3jax.convert.merge import merge
+from m3jax.convert.merge import merge_params
 from m3jax.sharding import flatten
 
 
@@ -24,7 +24,9 @@ def moved(params: dict, by: float) -> dict:
 
 def test_the_mean_moves_what_differs_and_keeps_what_is_equal(tiny_dir):
     params = pretrained.load(tiny_dir).params
-    merged = merge([lambda by=by: moved(params, by) for by in (0.0, 1.0, 0.5)], [2.0, 1.0, 1.0])
+    merged = merge_params(
+        [lambda by=by: moved(params, by) for by in (0.0, 1.0, 0.5)], [2.0, 1.0, 1.0]
+    )
     for name, leaf in flatten(merged).items():
         before = np.asarray(flatten(params)[name])
         if name.startswith("heads"):
@@ -74,6 +76,6 @@ def test_what_cannot_be_merged_is_refused(tiny_dir, tmp_path, capsys):
     assert "2 models and 3 weights" in refused(tiny_dir, tiny_dir, weights="1,1,1")
     assert "numbers separated by commas, got '1;1'" in refused(tiny_dir, tiny_dir, weights="1;1")
     with pytest.raises(ValueError, match="positive sum"):
-        merge([dict, dict], [1.0, -1.0])
+        merge_params([dict, dict], [1.0, -1.0])
     with pytest.raises(ValueError, match=r"parameter a: \(2,\) and \(3,\)"):
-        merge([lambda: {"a": np.ones(2)}, lambda: {"a": np.ones(3)}], [1.0, 1.0])
+        merge_params([lambda: {"a": np.ones(2)}, lambda: {"a": np.ones(3)}], [1.0, 1.0])

@@ -21,8 +21,8 @@ def pruned(tiny_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pruned")
     lines = [json.dumps({"text": text, "lang": "xx"}) + "\n" for text in KEPT]
     (folder / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
-    arguments = ["convert", "prune-vocabulary", str(tiny_dir), str(folder / "small"), "--texts",
-                 str(folder / "texts.jsonl"), "--format", "texts"]  # fmt: skip
+    texts = ["--texts", str(folder / "texts.jsonl"), "--format", "texts"]
+    arguments = ["convert", "prune-vocabulary", str(tiny_dir), str(folder / "small"), *texts]
     assert main([*arguments, "--report", str(folder / "report.json")]) == 0
     return folder / "small", json.loads((folder / "report.json").read_text())
 

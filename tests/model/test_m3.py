@@ -46,9 +46,8 @@ def test_attention_is_softmax_within_a_segment():
     q, k, v = rng.normal(size=(3, 1, 6, 2, 4)).astype(np.float32)
     segments = np.array([[1, 1, 2, 2, 2, 0]], np.int32)
     got = attend(
-        jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), jnp.asarray(segments),
-        jnp.asarray([[2, 3]]), "xla", 128,
-    )  # fmt: skip
+        *map(jnp.asarray, (q, k, v, segments, np.array([[2, 3]]))), backend="xla", query_block=128
+    )
     for s in range(5):
         seen = segments[0] == segments[0, s]
         for h in range(2):

@@ -26,14 +26,16 @@ def test_colbert_equals_torch(chunk, padding_competes):
         lambda a, c: colbert_scores(
             a, jnp.asarray(q_mask), c, jnp.asarray(p_mask), chunk, padding_competes
         ),
-        (q, p), weight,
-    )  # fmt: skip
+        (q, p),
+        weight,
+    )
     theirs = torch_grads(
         lambda a, c: reference_loss.colbert(
             a, torch.tensor(q_mask).float(), c, torch.tensor(p_mask).float(), padding_competes
         ),
-        (q, p), weight,
-    )  # fmt: skip
+        (q, p),
+        weight,
+    )
     assert_same(ours, theirs)
 
 
@@ -91,11 +93,15 @@ def test_order_padding_and_repeats_do_not_matter(seed):
     plain = both(q_ids, q, p_ids, p, qv, qm, pv, pm)
     moved = both(q_ids, q, p_ids[order], p[order], qv, qm, pv[order], pm[order])
     padded = both(
-        np.pad(q_ids, wide, constant_values=1), np.pad(q, wide),
-        np.pad(p_ids, wide, constant_values=1), np.pad(p, wide),
-        np.pad(qv, (*wide, (0, 0))), np.pad(qm, wide),
-        np.pad(pv, (*wide, (0, 0)), constant_values=9.0), np.pad(pm, wide),
-    )  # fmt: skip
+        np.pad(q_ids, wide, constant_values=1),
+        np.pad(q, wide),
+        np.pad(p_ids, wide, constant_values=1),
+        np.pad(p, wide),
+        np.pad(qv, (*wide, (0, 0))),
+        np.pad(qm, wide),
+        np.pad(pv, (*wide, (0, 0)), constant_values=9.0),
+        np.pad(pm, wide),
+    )
     twice = both(
         q_ids, q, np.tile(p_ids, 2), np.concatenate([p, p * 0.5], 1), qv, qm, pv, pm
     )  # every token again, lighter

@@ -21,14 +21,16 @@ def test_sparse_equals_torch(shape, block):
     weight = rng.normal(size=(b, p)).astype(np.float32)
     ours = jax_grads(
         lambda a, c: sparse_scores(jnp.asarray(q_ids), a, jnp.asarray(p_ids), c, block),
-        (q, x), weight,
-    )  # fmt: skip
+        (q, x),
+        weight,
+    )
     theirs = torch_grads(
         lambda a, c: reference_loss.sparse(
             torch.tensor(q_ids).long(), a, torch.tensor(p_ids).long(), c, VOCAB, SPECIAL
         ),
-        (q, x), weight,
-    )  # fmt: skip
+        (q, x),
+        weight,
+    )
     # A weight of 0 sits behind a ReLU that passes nothing on: only positive ones are compared.
     masked = [
         [np.asarray(g) * (a > 0) for g, a in zip(side[1], (q, x), strict=True)]
