@@ -14,11 +14,11 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/m3jax/m3jax/blob/main/notebooks/1_three_representations.ipynb)
 #
 # # One text, three representations
-# M3-Embedding reads a text once and gives a dense vector, a weight for each token and a vector for
-# each token. This notebook looks at all three, and at how they match a query with a passage.
+# M3-Embedding encodes a text once and computes a dense vector, a weight for each token and a vector
+# for each token. This notebook shows all three, and how they match a query with a passage.
 
 # %% tags=["install"]
-# In this folder of a clone of the repository; on Colab it is cloned first.
+# Run this in the folder `notebooks` of a clone; on Colab the repository is cloned first.
 import os
 
 if "COLAB_RELEASE_TAG" in os.environ:
@@ -34,8 +34,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from m3jax import M3Embedder
-from m3jax.explain.alignment import explain_passages
-from m3jax.explain.plot import explain
+from m3jax.explain import explain_passages, plot_explanation
 
 # %matplotlib inline
 
@@ -50,9 +49,9 @@ passages = [
 out = model.encode([query, *passages], return_sparse=True, return_colbert_vecs=True)
 
 # %% [markdown]
-# ## Dense: one vector a text
-# The inner product of two vectors of length 1. Meaning counts, spelling does not: the German
-# passage should stand near the English one.
+# ## Dense: one vector per text
+# The score is the inner product of two vectors of length 1. It compares meaning, not words: the
+# German passage should have a high score with the English one.
 
 # %%
 dense = out["dense_vecs"]
@@ -60,9 +59,9 @@ print(dense.shape, np.linalg.norm(dense, axis=1).round(6))
 print((dense @ dense.T).round(3))
 
 # %% [markdown]
-# ## Sparse: one weight a token
-# Only tokens that occur in the text weigh, as in BM25, but the weights are learned. Two texts match
-# by the tokens that both have, so the German passage scores next to nothing.
+# ## Sparse: one weight per token
+# Only tokens of the text have a weight, as in BM25, but the weights are learned. The score is the sum
+# over tokens that both texts contain, so the score of the German passage is almost 0.
 
 # %%
 weights = model.convert_id_to_token(out["lexical_weights"])
@@ -73,9 +72,9 @@ axes.set_title("the heaviest tokens of the first passage")
 plt.show()
 
 # %% [markdown]
-# ## Multi-vector: one vector a token
-# Each token of the query looks for the token of the passage that is nearest; the score is the mean
-# of those similarities.
+# ## Multi-vector: one vector per token
+# For each query token the most similar passage token is selected; the score is the mean of these
+# similarities.
 
 # %%
 print([vectors.shape for vectors in out["colbert_vecs"]])
@@ -83,18 +82,18 @@ print([round(model.colbert_score(out["colbert_vecs"][0], p), 3) for p in out["co
 
 # %% [markdown]
 # ## Why they match
-# Left the products of the weights of shared tokens, right every pair of tokens; squares mark the
-# best match of each query token.
+# Left: products of the weights of shared tokens. Right: similarities of all token pairs; squares mark
+# the best match of each query token.
 
 # %%
-explain(query, passages[0], model)
+plot_explanation(query, passages[0], model)
 
 # %%
-explain(query, passages[1], model)
+plot_explanation(query, passages[1], model)
 
 # %% [markdown]
-# ## All three together
+# ## All three scores
 
 # %%
-for found in explain_passages(model, query, passages):
-    print({name: round(score, 3) for name, score in found.scores.items()}, found.passage.text)
+for match in explain_passages(model, query, passages):
+    print({name: round(score, 3) for name, score in match.scores.items()}, match.passage.text)

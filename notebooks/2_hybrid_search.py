@@ -14,11 +14,11 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/m3jax/m3jax/blob/main/notebooks/2_hybrid_search.ipynb)
 #
 # # Hybrid search over a multilingual corpus
-# 237 paragraphs in 15 languages and 43 questions that people asked, all in the package. Each method
-# searches; their hits stand side by side, and then their nDCG and recall.
+# The corpus is bundled: 237 paragraphs in 15 languages and 43 human questions. This notebook searches
+# it with every method, and compares the hits, then nDCG and recall.
 
 # %% tags=["install"]
-# In this folder of a clone of the repository; on Colab it is cloned first.
+# Run this in the folder `notebooks` of a clone; on Colab the repository is cloned first.
 import os
 
 if "COLAB_RELEASE_TAG" in os.environ:
@@ -59,8 +59,8 @@ for method in METHODS:
 
 # %% [markdown]
 # ## All questions: nDCG@10 and recall
-# `dense+sparse` and `all` are the paper's: a weighted sum over the union of the lists, and the best
-# dense hits ranked again by all three.
+# `dense+sparse` and `all` follow the paper: a weighted sum over the union of the two rankings, and the
+# top dense hits re-ranked with all three heads.
 
 # %%
 encoded = encode_queries(model, [q.text for q in questions])
@@ -77,17 +77,17 @@ for method in METHODS:
 # %%
 figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
 for number, measure in enumerate(measures):
-    places = [i + 0.2 * number for i in range(len(METHODS))]
-    axes.bar(places, [results[m][measure] for m in METHODS], 0.18, label=measure)
+    positions = [i + 0.2 * number for i in range(len(METHODS))]
+    axes.bar(positions, [results[m][measure] for m in METHODS], 0.18, label=measure)
 axes.set_xticks([i + 0.3 for i in range(len(METHODS))], METHODS)
 axes.set_ylim(0, 1)
 axes.legend(ncols=4, frameon=False, fontsize=8)
 plt.show()
 
 # %% [markdown]
-# ## Other ways to put lists together
-# Reciprocal ranks and normalised scores need no weights; the paper's weights for long documents
-# lean on the sparse head.
+# ## Other fusion methods
+# Reciprocal rank fusion and sums of normalised scores need no weights. The paper's weights for long
+# documents give the sparse head the largest weight.
 
 # %%
 for fusion in FUSIONS:

@@ -14,11 +14,11 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/m3jax/m3jax/blob/main/notebooks/3_fine_tune.ipynb)
 #
 # # Fine-tune on your own data, with self-distillation
-# Hard negatives are mined, the three heads are trained together, their sum teaches each of them;
-# the losses of each head are drawn, and retrieval is measured before and after.
+# This notebook mines hard negatives, trains the three heads together with their sum as the teacher of
+# each, plots the loss of each head, and evaluates retrieval before and after.
 
 # %% tags=["install"]
-# In this folder of a clone of the repository; on Colab it is cloned first.
+# Run this in the folder `notebooks` of a clone; on Colab the repository is cloned first.
 import os
 
 if "COLAB_RELEASE_TAG" in os.environ:
@@ -30,8 +30,8 @@ if "COLAB_RELEASE_TAG" in os.environ:
 MODEL = "m3-mini"  # or "BAAI/bge-m3", or a directory
 SIZE = "small"  # "small": minutes on two cores; "large": the config's own number of steps
 STEPS = {"small": 45, "large": 300}[SIZE]
-BATCHES = {"small": ["data.passage_length=128", "data.length_boundaries=(128,)", "data.batch_sizes=(8,)"],
-           "large": []}[SIZE]  # fmt: skip
+SHORT = ["data.passage_length=128", "data.length_boundaries=(128,)", "data.batch_sizes=(8,)"]
+BATCHES = {"small": SHORT, "large": []}[SIZE]
 
 # %%
 import json
@@ -46,9 +46,9 @@ from m3jax.data import sample
 
 # %% [markdown]
 # ## Data
-# Your own would be a file with `{"query": ..., "pos": [...], "neg": [...]}` a line. Here the first
-# sentence of each paragraph of the sample corpus asks for the rest of it; the questions that people
-# asked about the same corpus are kept for the measurement.
+# Training data is a file with one `{"query": ..., "pos": [...], "neg": [...]}` per line. Here the
+# first sentence of each paragraph of the sample corpus is the query, and the rest of the paragraph its
+# positive. The human questions about the same corpus are used for evaluation only.
 
 # %%
 WORK = Path("work").resolve()
@@ -60,7 +60,7 @@ lines = [json.dumps({"query": first, "pos": [rest]}) for first, rest in pairs]
 print(len(pairs), "pairs;", pairs[0][0])
 
 # %% [markdown]
-# The measurement, in the layout of BEIR: corpus, queries and judgements.
+# The evaluation task in BEIR's layout: corpus, queries and judgements.
 
 # %%
 task = WORK / "task"
@@ -78,8 +78,8 @@ main(["data", "check", str(WORK / "pairs.jsonl")])
 
 # %% [markdown]
 # ## Hard negatives
-# What the model ranks high and is not the answer; below 95% of the positive's score, so that few
-# right passages are taken for wrong.
+# Hard negatives are passages that the model ranks high but that are not the positive. Their score must
+# be below 95% of the positive's score, which leaves few false negatives.
 
 # %%
 shutil.rmtree(WORK / "mined.jsonl.work", ignore_errors=True)
@@ -90,8 +90,8 @@ main(["mine", "--model", MODEL, *files, *rules])
 
 # %% [markdown]
 # ## Train
-# The same command from a shell: `m3jax train --config ../configs/mini/finetune.py ...`. Interrupt
-# the cell and run it again: it goes on where it was.
+# From a shell the same command is `m3jax train --config ../configs/mini/finetune.py ...`. An
+# interrupted cell resumes from the last checkpoint when it is run again.
 
 # %%
 arguments = ["--config", "../configs/mini/finetune.py", "--model", MODEL]
@@ -101,17 +101,17 @@ for change in (f"steps={STEPS}", f"loss.self_distill_start={STEPS // 3}", *BATCH
 main(["train", *arguments])
 
 # %% [markdown]
-# The loss of each head, the distillation from the moment it sets in, and the share of queries whose
-# positive ranks first in its batch.
+# The plots show the loss of each head, the distillation loss from its first step, and the fraction of
+# queries whose positive ranks first in the batch.
 
 # %%
 display(Image(str(WORK / "run" / "curves.png")))
 
 # %% [markdown]
 # ## Before and after
-# The bundled model knows texts like these: 43 questions leave little to gain and wide intervals. On
-# a field of your own the difference is what to look at: here it is one or two points down, well
-# within the intervals. The rest of the report stands in the file.
+# The bundled model was trained on similar texts, so there is little to gain here, and with 43 questions
+# the intervals are wide: the scores fall by one or two points, well within the intervals. On data from
+# another domain, compare the two reports. The file has the full report.
 
 # %%
 for name, model in (("before", MODEL), ("after", str(WORK / "run" / "model"))):
@@ -120,8 +120,8 @@ for name, model in (("before", MODEL), ("after", str(WORK / "run" / "model"))):
     display(Markdown(f"**{name}**"), Markdown(report))
 
 # %% [markdown]
-# ## Take it elsewhere
-# A PyTorch directory that FlagEmbedding, sentence-transformers and transformers load.
+# ## Export to PyTorch
+# FlagEmbedding, sentence-transformers and transformers load this directory.
 
 # %%
 shutil.rmtree(WORK / "for-pytorch", ignore_errors=True)

@@ -14,11 +14,11 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/m3jax/m3jax/blob/main/notebooks/4_convert_and_verify.ipynb)
 #
 # # Convert, and verify against PyTorch
-# A checkpoint goes to PyTorch's form and back, bit for bit; both sides then read the same texts in
-# many languages, and the largest difference of every output is shown.
+# This notebook converts a checkpoint to PyTorch and back, bit for bit. Both models then encode the
+# same texts in many languages, and the largest difference of every output is printed.
 
 # %% tags=["install"]
-# In this folder of a clone of the repository; on Colab it is cloned first.
+# Run this in the folder `notebooks` of a clone; on Colab the repository is cloned first.
 import os
 
 if "COLAB_RELEASE_TAG" in os.environ:
@@ -48,7 +48,7 @@ WORK.mkdir(exist_ok=True)
 main(["info", MODEL])
 
 # %% [markdown]
-# ## To PyTorch's form
+# ## To PyTorch
 
 # %%
 shutil.rmtree(WORK / "hf", ignore_errors=True)
@@ -56,7 +56,7 @@ main(["convert", "to-hf", MODEL, str(WORK / "hf"), "--dtype", "float32"])
 sorted(path.name for path in (WORK / "hf").iterdir())
 
 # %% [markdown]
-# ## And back: every weight is the same number
+# ## And back: all weights are equal
 
 # %%
 first, second = (flatten(pretrained.load(name).params) for name in (MODEL, str(WORK / "hf")))
@@ -66,13 +66,13 @@ print(len(first), "arrays,", sum(leaf.size for leaf in first.values()), "numbers
 
 # %% [markdown]
 # ## The outputs
-# PyTorch computes by transformers' XLMRobertaModel, one text at a time.
+# PyTorch uses transformers' XLMRobertaModel, one text at a time.
 
 # %%
 main(["convert", "verify", MODEL, str(WORK / "hf"), "--torch", "--tolerance", "2e-5"])
 
 # %% [markdown]
-# The same by hand, for one text:
+# The same comparison in Python, for one text:
 
 # %%
 text = sample.passages()[0].text
@@ -84,8 +84,8 @@ gaps = [abs(weight - theirs.sparse[0][int(t)]) for t, weight in ours["lexical_we
 print("sparse", max(gaps, default=0.0))
 
 # %% [markdown]
-# ## Smaller
-# int8 rows take a quarter of float32's room. m3-mini is stored so already: here nothing changes.
+# ## A smaller model
+# int8 rows take a quarter of float32's space. m3-mini is already stored as int8: nothing changes here.
 
 # %%
 shutil.rmtree(WORK / "int8", ignore_errors=True)

@@ -15,13 +15,13 @@
 #
 # # Does self-distillation help? The paper's ablation, small
 # Table 6 of the paper: without self-distillation MIRACL falls from 69.2 to 68.7 (dense), from 53.9
-# to 36.7 (sparse) and from 70.5 to 69.3 (multi-vector). Here the same two runs on a few hundred
-# pairs and with minutes of training: expect the direction at best, and look at the intervals.
-# `experiments/table6_self_distillation.py` has three seeds, more data and, as the paper, a sparse
-# head that starts at random: there it gains most.
+# to 36.7 (sparse) and from 70.5 to 69.3 (multi-vector). This notebook makes the same two runs on a few
+# hundred pairs, with minutes of training. At best the direction is the same; look at the intervals.
+# `experiments/table6_self_distillation.py` has three seeds, more data and, as in the paper, a randomly
+# initialised sparse head, for which the gain is largest.
 
 # %% tags=["install"]
-# In this folder of a clone of the repository; on Colab it is cloned first.
+# Run this in the folder `notebooks` of a clone; on Colab the repository is cloned first.
 import os
 
 if "COLAB_RELEASE_TAG" in os.environ:
@@ -33,9 +33,9 @@ if "COLAB_RELEASE_TAG" in os.environ:
 MODEL = "m3-mini"  # or "BAAI/bge-m3", or a directory
 SIZE = "small"  # "small": minutes on two cores; "large": the config's own number of steps
 STEPS = {"small": 45, "large": 300}[SIZE]
-BATCHES = {"small": ["data.passage_length=128", "data.length_boundaries=(128,)", "data.batch_sizes=(12,)"],
-           "large": []}[SIZE]  # fmt: skip
-RATE = {"small": "5e-5", "large": "2e-5"}[SIZE]  # few steps, seen to do something
+SHORT = ["data.passage_length=128", "data.length_boundaries=(128,)", "data.batch_sizes=(12,)"]
+BATCHES = {"small": SHORT, "large": []}[SIZE]
+RATE = {"small": "5e-5", "large": "2e-5"}[SIZE]  # a larger rate for few steps
 SEEDS = {"small": [0], "large": [0, 1, 2]}[SIZE]
 
 # %%
@@ -54,10 +54,11 @@ from m3jax.train.report import read_metrics
 
 # %% [markdown]
 # ## Data
-# Your own would be a file with `{"query": ..., "pos": [...], "neg": [...]}` a line. Here the first
-# sentence of each paragraph of the sample corpus asks for the rest of it; the questions that people
-# asked about the same corpus are kept for the measurement. A batch takes its examples from one
-# `source`, here a language: passages in other languages would be too easy as negatives.
+# Training data is a file with one `{"query": ..., "pos": [...], "neg": [...]}` per line. Here the
+# first sentence of each paragraph of the sample corpus is the query, and the rest of the paragraph its
+# positive. The human questions about the same corpus are used for evaluation only. The examples of a
+# batch come from one `source`, here a language: passages in other languages would be too easy
+# negatives.
 
 # %%
 WORK = Path("work").resolve()
@@ -69,7 +70,7 @@ lines = [json.dumps({"query": q, "pos": [rest], "source": lang}) for q, rest, la
 print(len(pairs), "pairs;", pairs[0][0])
 
 # %% [markdown]
-# The measurement, in the layout of BEIR: corpus, queries and judgements.
+# The evaluation task in BEIR's layout: corpus, queries and judgements.
 
 # %%
 task = WORK / "task"
@@ -90,8 +91,8 @@ common = ["--config", "../configs/mini/finetune.py", "--model", MODEL]
 common += ["--data", str(WORK / "pairs.jsonl"), "--set", f"steps={STEPS}"]
 common += ["--set", f"optimizer.learning_rate={RATE}"]
 common += ["--set", "data.group_size=1", "--set", f"loss.self_distill_start={STEPS // 3}"]
-runs = [(f"{name}-{seed}", seed, distill) for seed in SEEDS
-        for name, distill in (("without", False), ("with", True))]  # fmt: skip
+settings = (("without", False), ("with", True))
+runs = [(f"{name}-{seed}", seed, distill) for seed in SEEDS for name, distill in settings]
 for name, seed, distill in runs:
     changes = [f"loss.self_distill={distill}", f"seed={seed}", f"data.seed={seed}", *BATCHES]
     extra = [part for change in changes for part in ("--set", change)]
@@ -112,7 +113,7 @@ plt.show()
 
 # %% [markdown]
 # ## Retrieval
-# With bootstrap intervals; 43 questions make them wide.
+# The intervals are from a bootstrap; with 43 questions they are wide.
 
 # %%
 for name, *_ in runs:

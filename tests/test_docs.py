@@ -40,7 +40,18 @@ BASH = [block for page in PAGES for block in blocks(page, "bash")]
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 # Programs that a block may start beside m3jax.
-PROGRAMS = {"pip", "python", "srun", "cat", "echo", "git", "ruff", "pyright", "pre-commit"}
+PROGRAMS = {
+    "pip",
+    "python",
+    "srun",
+    "cat",
+    "echo",
+    "git",
+    "ruff",
+    "codespell",
+    "pyright",
+    "pre-commit",
+}
 
 
 def page_name(page: Path) -> str:
