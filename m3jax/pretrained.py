@@ -271,7 +271,7 @@ def _load_hugging_face(
 def _place(leaves: Any, mesh: Mesh, nested: bool = True) -> dict[str, Any]:
     """Moves (path, array) pairs to the mesh one by one: the host holds one array at a time."""
     flat = {
-        path: sharding.place(array, param_sharding(path, array.shape, mesh))
+        path: sharding.shard_array(array, param_sharding(path, array.shape, mesh))
         for path, array in leaves
     }
     return sharding.unflatten(flat) if nested else flat

@@ -53,7 +53,7 @@ def named_sharding(path: str, shape: tuple[int, ...], spec: P, mesh: Mesh) -> Na
     return NamedSharding(mesh, spec)
 
 
-def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+def shard_array(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """Copies an array from the host to the mesh; each device receives its shard only."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 

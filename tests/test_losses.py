@@ -1,4 +1,4 @@
-"""Losses: PyTorch's numbers and gradients, values by hand, and the nasty cases."""
+"""Losses: values and gradients of PyTorch, values by hand, and edge cases."""
 
 import dataclasses
 import math

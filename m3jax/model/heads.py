@@ -9,7 +9,7 @@ from m3jax.config import HEADS, M3Config
 from m3jax.model.parameters import BY_OUTPUT, linear
 from m3jax.types import Encoding, TextBatch
 
-# In PyTorch each head is a file of its own, whose stem is part of the name here.
+# In PyTorch each head is in a separate file, whose stem is the first part of the name here.
 HEAD_PARAMETERS = (
     *linear("heads/colbert", "d c", BY_OUTPUT, "heads", "colbert_linear"),
     *linear("heads/sparse", "d 1", ("fsdp", None), "heads", "sparse_linear"),

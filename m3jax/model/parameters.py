@@ -3,7 +3,7 @@
 Axes are letters, separated by spaces, as in `m3jax.types`:
 
     l  layers    d  hidden    f  feed-forward    v  vocabulary    c  ColBERT width
-    r  rows of the position table    a number stands for itself
+    r  rows of the position table    a number is a fixed size
 """
 
 import dataclasses

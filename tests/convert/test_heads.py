@@ -11,7 +11,7 @@ from m3jax.cli.main import main
 from m3jax.convert.heads import fit_sparse_head
 
 
-def test_a_model_without_heads_gets_fresh_ones_and_says_so(tmp_path, caplog):
+def test_a_model_without_heads_gets_initial_ones_with_a_warning(tmp_path, caplog):
     write_tiny_model(tmp_path / "plain", heads=False)
     with caplog.at_level("WARNING"):
         model = pretrained.load(tmp_path / "plain")
@@ -21,8 +21,8 @@ def test_a_model_without_heads_gets_fresh_ones_and_says_so(tmp_path, caplog):
     assert_same_bits(sharding.flatten(model.params), sharding.flatten(again.params))
 
 
-def test_heads_that_were_never_trained_stay_known_as_such(tmp_path, capsys):
-    """Whatever is written from an encoder without heads does not pass for a whole model."""
+def test_untrained_heads_are_marked_in_every_format(tmp_path, capsys):
+    """No format that is written from an encoder without heads claims to have trained heads."""
     write_tiny_model(tmp_path / "plain", heads=False)
     assert main(["convert", "from-hf", str(tmp_path / "plain"), str(tmp_path / "ours")]) == 0
     plain, longer = map(str, (tmp_path / "plain", tmp_path / "long"))

@@ -1,4 +1,4 @@
-"""Merging: the mean of models of one start, what is frozen kept to the bit, strangers refused."""
+"""Merging: the mean of fine-tuned models; equal parameters unchanged; other models refused."""
 
 import dataclasses
 
@@ -48,7 +48,7 @@ def test_the_command_merges_in_the_format_of_the_first(tiny_dir, tmp_path, capsy
         np.testing.assert_allclose(merged[name], leaf, rtol=1e-5, atol=1e-6)
 
 
-def test_the_command_tells_whose_weights_of_the_hybrid_stay(tiny_dir, tmp_path, capsys):
+def test_the_command_reports_which_fusion_weights_are_kept(tiny_dir, tmp_path, capsys):
     tuned = HeadWeights(dense=0.25, sparse=0.25, colbert=0.5)
     ours = dataclasses.replace(pretrained.load(tiny_dir), fusion={"all": tuned})
     pretrained.save(tmp_path / "ours", ours)

@@ -11,7 +11,7 @@ from m3jax import M3Embedder, pretrained
 from m3jax.convert.positions import extend_positions
 
 
-def test_longer_positions_leave_old_lengths_alone(model, tmp_path):
+def test_longer_positions_do_not_change_shorter_texts(model, tmp_path):
     params, config = extend_positions(model.params, model.config, 402)
     longer = M3Embedder(dataclasses.replace(model, params=params, config=config))
     old = M3Embedder(model)

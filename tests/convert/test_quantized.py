@@ -38,7 +38,7 @@ def test_more_bytes_are_nearer_and_all_are_near(table):
     assert errors[2] < np.sqrt((int4**2).sum() / (table**2).sum())
 
 
-def test_what_was_decoded_is_found_again(table):
+def test_a_decoded_table_is_encoded_exactly(table):
     decoded = product.decode(*product.fit(table, 8))
     assert product.parts_of(decoded) == 8
     assert product.parts_of(table) is None

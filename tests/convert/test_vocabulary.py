@@ -1,4 +1,4 @@
-"""A pruned vocabulary: the same outputs where every piece is kept, shorter pieces elsewhere."""
+"""A pruned vocabulary: equal outputs if all pieces are kept, shorter pieces otherwise."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_texts_whose_pieces_are_kept_give_the_same_outputs(tiny, pruned):
         assert by_piece(small, b["lexical_weights"]) == want and want
 
 
-def test_other_texts_are_spelled_in_shorter_pieces(tiny, pruned):
+def test_other_texts_are_split_into_shorter_pieces(tiny, pruned):
     small = load_tokenizer(pruned[0])
     text = "retrieval of multilingual passages"
     old, new = (t.encode([text], 100)[0] for t in (tiny.tokenizer, small))

@@ -1,4 +1,4 @@
-"""Attention and heads: no text sees another, special tokens never weigh, shapes are as told."""
+"""Attention and heads: texts do not attend to each other, special tokens have no weight, shapes."""
 
 import dataclasses
 import types

@@ -14,7 +14,7 @@ from m3jax.scores.sparse import distinct_mask, flops, l1, sparse_scores
 @pytest.mark.parametrize("block", [1, 2, 16])
 @pytest.mark.parametrize("shape", [(1, 1, 5, 5), (3, 6, 7, 11), (5, 40, 12, 20)])
 def test_sparse_equals_torch(shape, block):
-    """With repeats, special tokens, padding; the gradient reaches the largest weight's place."""
+    """With repeats, special tokens, padding; only the largest weight gets a gradient."""
     rng = np.random.default_rng(0)
     b, p, s, t = shape
     (q_ids, q), (p_ids, x) = tokens(rng, b, s), tokens(rng, p, t)

@@ -25,7 +25,7 @@ def run(model, batch, split, loss=FINETUNE, mesh=None, key=None, sub_tokens=130)
     params = jax.tree.map(np.asarray, model.params)
     if mesh is not None:
         params = sharding.map_params(
-            lambda path, leaf: sharding.place(leaf, param_sharding(path, leaf.shape, mesh)),
+            lambda path, leaf: sharding.shard_array(leaf, param_sharding(path, leaf.shape, mesh)),
             params,
         )
         batch = place(batch, mesh)
