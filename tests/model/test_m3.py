@@ -1,7 +1,6 @@
 """Attention and heads: texts do not attend to each other, special tokens have no weight, shapes."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
@@ -73,8 +72,12 @@ def case(dtype=jnp.bfloat16, head_width=64, packed=False, devices=None):
     return Case(dtype, head_width, packed, jax.devices() if devices is None else devices)
 
 
-def gpu(capability: str):
-    return types.SimpleNamespace(platform="gpu", compute_capability=capability)
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """A device as JAX describes it, on a machine without one."""
+
+    compute_capability: str
+    platform: str = "gpu"
 
 
 def test_registry_has_the_names_of_the_config():
@@ -89,7 +92,7 @@ def test_backend_by_name_and_automatically():
 
 @pytest.mark.parametrize("capability", ["8.0", "9.0", "12.0"])
 def test_cudnn_serves_padded_half_precision_rows_only(capability):
-    devices = [gpu(capability)] * 2
+    devices = [Gpu(capability)] * 2
     assert resolve_backend("auto", case(devices=devices)) == "cudnn"
     assert resolve_backend("auto", case(packed=True, devices=devices)) == "xla"
     assert resolve_backend("auto", case(jnp.float32, devices=devices)) == "xla"
@@ -106,7 +109,7 @@ def test_cudnn_serves_padded_half_precision_rows_only(capability):
 )
 def test_gpus_without_the_fused_kernel_take_xla(capability, reason):
     """A T4 or V100 is too old for it; an AMD GPU has another."""
-    for devices in ([gpu(capability)], [gpu("9.0"), gpu(capability)]):
+    for devices in ([Gpu(capability)], [Gpu("9.0"), Gpu(capability)]):
         assert resolve_backend("auto", case(jnp.float16, devices=devices)) == "xla"
         with pytest.raises(ValueError, match=reason):
             resolve_backend("cudnn", case(jnp.float16, devices=devices))
@@ -118,7 +121,7 @@ def test_backend_is_chosen_from_the_devices_of_the_mesh():
     encoder = dataclasses.replace(CONFIG.encoder, hidden_size=32)
     padded, _ = rows_of_tokens(texts(5), [[0]], 5, pad_id=1)
     packed, _ = rows_of_tokens(texts(5, 5), [[0, 1]], 10, pad_id=1)
-    hopper = Mesh(np.array([[[gpu("9.0")]]]), sharding.AXES)
+    hopper = Mesh(np.array([[[Gpu("9.0")]]]), sharding.AXES)
     for batch, mesh, name in (
         (padded, hopper, "cudnn"),
         (packed, hopper, "xla"),
