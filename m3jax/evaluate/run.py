@@ -20,8 +20,8 @@ from m3jax.io.trec import write_run
 from m3jax.search import methods
 from m3jax.search.hits import Hits
 from m3jax.search.index import Index
-from m3jax.search.methods import EncodedQueries
 from m3jax.search.options import SearchOptions, heads_of
+from m3jax.search.queries import EncodedQueries
 
 
 def evaluate(

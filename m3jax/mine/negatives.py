@@ -24,7 +24,7 @@ from m3jax.mine.pool import Known, Pool, key_of, language_of, survey
 from m3jax.mine.resume import digest_of, resumable
 from m3jax.mine.retrieve import Retrieval, Shelf
 from m3jax.mine.selection import Hit, Rules, choose, lot, lowest
-from m3jax.search.methods import EncodedQueries
+from m3jax.search.queries import EncodedQueries
 
 CHUNK = 256  # queries searched at a time
 

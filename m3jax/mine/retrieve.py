@@ -26,8 +26,8 @@ from m3jax.search.build import IndexOptions, build_index
 from m3jax.search.documents import Documents, write_documents
 from m3jax.search.hits import Hits
 from m3jax.search.index import Index
-from m3jax.search.methods import EncodedQueries
 from m3jax.search.options import FUSED, Depths, SearchOptions, heads_of
+from m3jax.search.queries import EncodedQueries
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import concatenate
 from m3jax.search import fuse
 from m3jax.search.index import Index
-from m3jax.search.methods import EncodedQueries, encode_queries, head_scores
+from m3jax.search.methods import encode_queries, head_scores
 from m3jax.search.options import FUSED, METHODS
+from m3jax.search.queries import EncodedQueries
 
 
 def weights_of(

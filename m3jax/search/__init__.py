@@ -2,9 +2,9 @@
 
 Files in reading order: `options` (methods, engines, options by name), `index` and `build` (an index
 on disk or in memory), `documents` (its texts), `hits` (ranked documents), `retriever` (what each
-retriever offers), `dense`, `sparse`, `colbert` and `bm25` (the retrievers), `fuse`, `methods`
-(search by each method), `tune` (weights of fused methods), `threads`, and `kernels/` (compiled
-loops).
+retriever offers), `dense`, `sparse`, `colbert` and `bm25` (the retrievers), `queries`, `fuse`,
+`methods` (search by each method), `tune` (weights of fused methods), `threads`, and `kernels/`
+(compiled loops).
 """
 
 from typing import TYPE_CHECKING
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from m3jax.search.methods import (
         Cache,
         Candidates,
-        EncodedQueries,
         candidates,
         encode_queries,
         head_scores,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
         canonical_method,
         heads_of,
     )
+    from m3jax.search.queries import EncodedQueries
     from m3jax.search.retriever import Retriever
     from m3jax.search.tune import Tuned, score_weights, tune_weights
 
@@ -80,7 +80,6 @@ __getattr__, __dir__ = exports(
         "methods": (
             "Cache",
             "Candidates",
-            "EncodedQueries",
             "candidates",
             "encode_queries",
             "head_scores",
@@ -96,6 +95,7 @@ __getattr__, __dir__ = exports(
             "canonical_method",
             "heads_of",
         ),
+        "queries": ("EncodedQueries",),
         "retriever": ("Retriever",),
         "tune": ("Tuned", "score_weights", "tune_weights"),
     },

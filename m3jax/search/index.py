@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +29,8 @@ from m3jax.search.dense import DenseRetriever
 from m3jax.search.documents import Document, Documents
 from m3jax.search.hits import Hits
 from m3jax.search.options import TOKENIZATIONS, Depths, SearchOptions
+from m3jax.search.queries import EncodedQueries
 from m3jax.search.sparse import SparseRetriever
-
-if TYPE_CHECKING:
-    from m3jax.search.methods import EncodedQueries
 
 MANIFEST = "index.json"
 VERSION = 1
@@ -124,7 +122,7 @@ class Index:
 
     def search(
         self,
-        queries: "Sequence[str] | EncodedQueries",
+        queries: Sequence[str] | EncodedQueries,
         *,
         method: str = "all",
         top_k: int = 10,

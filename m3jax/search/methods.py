@@ -19,24 +19,13 @@ from jaxtyping import Float, Int
 
 from m3jax.config import HEADS, PAPER_FUSION, HeadWeights
 from m3jax.embed.embedder import M3Embedder
-from m3jax.embed.embeddings import Embeddings, concatenate
+from m3jax.embed.embeddings import concatenate
 from m3jax.search import fuse
 from m3jax.search.hits import Hits, ranked, rescore_close
 from m3jax.search.index import Index
 from m3jax.search.options import FUSED, METHODS, Depths, SearchOptions, heads_of
+from m3jax.search.queries import EncodedQueries
 from m3jax.search.retriever import Retriever
-
-
-class EncodedQueries(NamedTuple):
-    """Queries and their representations; `embeddings` is None where only BM25 is needed."""
-
-    texts: list[str]
-    embeddings: Embeddings | None
-
-    def query(self, head: str, number: int) -> Any:
-        """One query's representation by a head, as `Retriever.scores` takes it."""
-        vectors = getattr(self.embeddings, head)
-        return vectors[[number]] if head == "sparse" else vectors[number]
 
 
 class LateScores(NamedTuple):

@@ -12,8 +12,9 @@ from support.brute import every_score, expected
 from m3jax.config import HeadWeights
 from m3jax.embed.embeddings import Embeddings, Ragged
 from m3jax.search.index import Index
-from m3jax.search.methods import Cache, EncodedQueries, candidates, head_scores, search
+from m3jax.search.methods import Cache, candidates, head_scores, search
 from m3jax.search.options import ENGINES, METHODS, Depths, SearchOptions, canonical_method
+from m3jax.search.queries import EncodedQueries
 
 WEIGHTS = HeadWeights(dense=0.7, sparse=0.4, colbert=1.3)
 
