@@ -40,7 +40,7 @@ import torch
 from m3jax import M3Embedder
 from m3jax.data import sample
 from m3jax.embed.embeddings import to_int8
-from m3jax.embed.vectors import BLOCK, RaggedRows, Rows, as_rows
+from m3jax.embed.vectors import BLOCK, StoredMatrices, StoredVectors, as_stored_vectors
 from m3jax.search import sparse
 from m3jax.search.colbert import ColbertRetriever
 from m3jax.search.dense import DenseRetriever
@@ -157,8 +157,8 @@ def time_reranking(
 ) -> dict[str, float]:
     """Every store, ranked by float32 scores and exactly, and the reference's pairs."""
     codes, scales = to_int8(values)
-    stores = {"float32": as_rows(values), "float16": as_rows(values.astype(np.float16)),
-              "int8": Rows((codes,), (scales,))}  # fmt: skip
+    stores = {"float32": as_stored_vectors(values), "float16": as_stored_vectors(values.astype(np.float16)),
+              "int8": StoredVectors((codes,), (scales,))}  # fmt: skip
     # Drawn anew each time: not in the cache.
     drawn = itertools.cycle([rng.permutation(len(offsets) - 1)[:200] for _ in range(7)])
 
@@ -171,8 +171,8 @@ def time_reranking(
                 best, _ = torch.einsum("in,jn->ij", q, p).max(-1)
                 scores.append(float(torch.sum(best) / q.size(0)))
 
-    def ranking(store: Rows, exact: bool) -> Callable[[], Any]:
-        retriever = ColbertRetriever(RaggedRows(store, (offsets,)))
+    def ranking(store: StoredVectors, exact: bool) -> Callable[[], Any]:
+        retriever = ColbertRetriever(StoredMatrices(store, (offsets,)))
 
         def rank(query: np.ndarray) -> None:  # as `methods.search` ranks the dense top
             documents = next(drawn)
@@ -202,7 +202,7 @@ def time_reranking(
     return milliseconds(calls, 15, len(queries))
 
 
-def measure_dense(documents: Rows, queries: np.ndarray, top_k: int) -> dict[str, Any]:
+def measure_dense(documents: StoredVectors, queries: np.ndarray, top_k: int) -> dict[str, Any]:
     """Exact search, the product alone, FAISS."""
     (values,) = documents.parts
     out = np.empty((len(queries), BLOCK), np.float32)
@@ -247,7 +247,7 @@ def main() -> None:
     result["200 candidates, real"] = measure_real_colbert()
     values = rng.standard_normal((262_144, 1024), dtype=np.float32)
     values /= np.linalg.norm(values, axis=1, keepdims=True)
-    documents = as_rows(values)
+    documents = as_stored_vectors(values)
     for count, top_k in ((64, 100), (64, 1000), (1, 100)):
         entry = measure_dense(documents, values[:count] * np.float32(0.9), top_k)
         result[f"dense, {count} queries, top {top_k}"] = entry

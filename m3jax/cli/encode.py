@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Encodes, and prints the number of texts and shards."""
-    from m3jax.embed.corpus import encode_corpus
+    from m3jax.embed.corpus import CorpusOptions, encode_corpus
     from m3jax.io.jsonl import read_records
 
     if options.input != "-" and not Path(options.input).is_file():
@@ -42,13 +42,15 @@ def run(options: argparse.Namespace) -> int:
         load_embedder(options),
         read_records(options.input),
         Path(options.output),
-        modes=tuple(mode.strip() for mode in options.modes.split(",") if mode.strip()),
-        max_length=options.max_length,
-        dtype=options.storage_dtype,
-        shard_size=options.shard_size,
+        CorpusOptions(
+            modes=tuple(mode.strip() for mode in options.modes.split(",") if mode.strip()),
+            max_length=options.max_length,
+            dtype=options.storage_dtype,
+            shard_size=options.shard_size,
+            batch_size=options.batch_size,
+            cls_every=options.cls_every,
+        ),
         source=options.input,
-        batch_size=options.batch_size,
-        cls_every=options.cls_every,
     )
     texts = sum(shard["texts"] for shard in manifest["shards"])
     print(f"{texts} texts in {len(manifest['shards'])} shards: {options.output}")

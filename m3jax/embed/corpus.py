@@ -1,6 +1,6 @@
-"""A stream of records to embeddings on disk: in shards, with a manifest, resumable.
+"""Encodes a stream of records to embeddings on disk: in shards, with a manifest, resumable.
 
-    OUTPUT/manifest.json                      what was computed, from what, and which shards stand
+    OUTPUT/manifest.json                      settings, input, and the finished shards
     OUTPUT/shard-00000/ids.json               the records' ids, in order
                       /dense.npy              [texts, d]
                       /dense_scales.npy       [texts], int8 only
@@ -8,9 +8,10 @@
                       /colbert.npy            [vectors, c], with colbert_offsets.npy [texts + 1]
                       /colbert_scales.npy     [vectors], int8 only
 
-A shard takes its name only when it is whole, and stands in the manifest only after that.
+A shard is renamed when it is complete, and listed in the manifest after that.
 """
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -24,7 +25,7 @@ import scipy.sparse
 from m3jax.config import FORMER_NAMES, HEADS, current_name
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import Embeddings, Ragged, to_int8
-from m3jax.embed.vectors import Rows
+from m3jax.embed.vectors import StoredVectors
 from m3jax.io.atomic import new_directory, write_json
 from m3jax.io.hashing import file_digests, new_digest
 from m3jax.io.jsonl import Record
@@ -35,47 +36,65 @@ VERSION = 1
 SHARD_SIZE = 8192
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusOptions:
+    """How records are encoded and stored.
+
+    modes        representations to store
+    max_length   tokens of a text; None: the embedder's limit of passages
+    dtype        of the stored vectors: float32, float16 or int8
+    shard_size   texts of a shard, the unit of resuming
+    batch_size   rows of a batch; None: chosen by the number of tokens
+    cls_every    MCLS: tokens between two [CLS] of a text; None: one [CLS]
+    """
+
+    modes: tuple[str, ...] = HEADS
+    max_length: int | None = None
+    dtype: str = "float32"
+    shard_size: int = SHARD_SIZE
+    batch_size: int | None = None
+    cls_every: int | None = None
+
+
 def encode_corpus(
     embedder: M3Embedder,
     records: Iterable[Record],
     output: Path,
+    options: CorpusOptions | None = None,
     *,
-    modes: tuple[str, ...],
-    max_length: int | None = None,
-    dtype: str = "float32",
-    shard_size: int = SHARD_SIZE,
     source: str = "",
-    batch_size: int | None = None,
-    cls_every: int | None = None,
     progress: bool | None = None,
 ) -> dict[str, Any]:
-    """Encodes `records` to `output` and returns the manifest. Run again after a stop, it goes on.
+    """Encodes `records` to `output` and returns the manifest; resumes an interrupted run.
 
-    Raises ValueError where `output` holds another model's, other settings' or another input's
-    embeddings: nothing is mixed and nothing is overwritten.
+    `source` names the input in the manifest. Raises ValueError if `output` holds embeddings of
+    another model, other options or another input.
     """
-    settings = _settings(embedder, modes, max_length, dtype, shard_size, source, cls_every)
+    options = options or CorpusOptions()
+    settings = _settings(embedder, options, source)
     manifest = _open_manifest(output, settings)
     stream = iter(records)
     _check_finished(output, manifest, stream)
     for number in itertools.count(len(manifest["shards"])):
-        batch = list(itertools.islice(stream, shard_size))
+        batch = list(itertools.islice(stream, options.shard_size))
         if not batch:
             break
         parts = embedder.encode_stream(
             [record.text for record in batch],
             heads=tuple(settings["modes"]),
             max_length=settings["max_length"],
-            chunk=shard_size,
-            batch_size=batch_size,
-            cls_every=cls_every,
+            chunk=options.shard_size,
+            batch_size=options.batch_size,
+            cls_every=options.cls_every,
             progress=progress,
         )
         (embeddings,) = parts
         name = f"shard-{number:05d}"
-        shutil.rmtree(output / name, ignore_errors=True)  # written, but never entered
+        shutil.rmtree(output / name, ignore_errors=True)  # left by an interrupted run
         with new_directory(output / name) as scratch:
-            norms = _write_shard(scratch, [record.id for record in batch], embeddings, dtype)
+            norms = _write_shard(
+                scratch, [record.id for record in batch], embeddings, options.dtype
+            )
         entry = {"name": name, "texts": len(batch), "digest": _digest(batch), "norms": norms}
         manifest["shards"].append(entry | {"files": file_digests(output / name)})
         _write_manifest(output, manifest)
@@ -85,7 +104,10 @@ def encode_corpus(
 
 
 def read_manifest(output: Path) -> dict[str, Any]:
-    """The manifest of an embeddings directory; FileNotFoundError or ValueError names the file."""
+    """The manifest of an embeddings directory.
+
+    Raises FileNotFoundError or ValueError naming the file.
+    """
     path = output / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"{output} has no {MANIFEST}: not an embeddings directory")
@@ -96,30 +118,30 @@ def read_manifest(output: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, files: dict[str, list[Any]], contents: bool) -> None:
-    """Raises ValueError that names a file which is missing or not as it was written.
+    """Raises ValueError naming a file that is missing or has changed since it was written.
 
-    Sizes always, `contents` too where asked for, which reads everything.
+    Sizes are always compared; with `contents`, all files are read and their digests compared.
     """
     for name, (size, _) in files.items():
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"{path} is missing: the directory is damaged, make it again")
+            raise ValueError(f"{path} is missing: the directory is damaged; create it again")
         if path.stat().st_size != size:
             raise ValueError(
                 f"{path} has {path.stat().st_size} bytes, not the {size} that were written: it is "
-                "damaged, make it again"
+                "damaged; create it again"
             )
     if contents and (now := file_digests(folder)):
         for name, written in files.items():
             if now[name] != written:
                 raise ValueError(
-                    f"{folder / name} has other contents than were written: it is damaged, make "
-                    "it again"
+                    f"{folder / name} has other contents than were written: it is damaged; "
+                    "create it again"
                 )
 
 
 def read_shards(output: Path) -> Iterator[tuple[list[str], Embeddings]]:
-    """Yields (ids, embeddings) of each shard, matrices memory-mapped; int8 becomes float32."""
+    """Yields (ids, embeddings) of each shard, memory-mapped; int8 codes become float32."""
     for shard in read_manifest(output)["shards"]:
         folder = output / shard["name"]
         ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
@@ -134,25 +156,18 @@ def read_shards(output: Path) -> Iterator[tuple[list[str], Embeddings]]:
         yield ids, Embeddings(dense, sparse, colbert)
 
 
-def _settings(
-    embedder: M3Embedder,
-    modes: tuple[str, ...],
-    max_length: int | None,
-    dtype: str,
-    shard_size: int,
-    source: str,
-    cls_every: int | None,
-) -> dict[str, Any]:
-    modes = tuple(current_name(mode) for mode in modes)
+def _settings(embedder: M3Embedder, options: CorpusOptions, source: str) -> dict[str, Any]:
+    modes = tuple(current_name(mode) for mode in options.modes)
     unknown = sorted(set(modes) - set(HEADS))
     if unknown or not modes:
         raise ValueError(f"modes must be some of {', '.join(HEADS)}, got {', '.join(modes)!r}")
-    if dtype not in ("float32", "float16", "int8"):
-        raise ValueError(f"dtype must be float32, float16 or int8, got {dtype!r}")
-    if shard_size < 1:
-        raise ValueError(f"shard_size must be at least 1, got {shard_size}")
-    length = embedder.passage_max_length if max_length is None else max_length
-    embedder.encoder.check(length, cls_every=cls_every)
+    if options.dtype not in ("float32", "float16", "int8"):
+        raise ValueError(f"dtype must be float32, float16 or int8, got {options.dtype!r}")
+    if options.shard_size < 1:
+        raise ValueError(f"shard_size must be at least 1, got {options.shard_size}")
+    given = options.max_length
+    length = embedder.passage_max_length if given is None else given
+    embedder.encoder.check(length, cls_every=options.cls_every)
     model = embedder.encoder.model
     return {
         "format": "m3jax-embeddings",
@@ -163,9 +178,9 @@ def _settings(
         "input": source,
         "modes": list(modes),
         "max_length": length,
-        "cls_every": cls_every,
-        "dtype": dtype,
-        "shard_size": shard_size,
+        "cls_every": options.cls_every,
+        "dtype": options.dtype,
+        "shard_size": options.shard_size,
         "dense_dim": model.config.encoder.hidden_size,
         "colbert_dim": model.config.colbert_dim,
         "vocab_size": model.config.encoder.vocab_size,
@@ -173,7 +188,7 @@ def _settings(
 
 
 def _open_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The manifest to go on from; a new one in a new or empty directory."""
+    """The manifest of an interrupted run, or a new one in a new or empty directory."""
     if not (output / MANIFEST).is_file():
         if output.exists() and (output.is_file() or any(output.iterdir())):
             raise FileExistsError(f"{output} exists and holds no {MANIFEST}; name a new directory")
@@ -183,19 +198,19 @@ def _open_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
         return manifest
     manifest = read_manifest(output)
     for key, value in settings.items():
-        # The same model and file may be spelt differently; fingerprint and digests decide.
+        # The same model and file can have several names; fingerprint and digests are compared.
         if key not in ("model", "input") and manifest.get(key) != value:
             raise ValueError(
                 f"{output} was encoded with {key} = {manifest.get(key)!r}, now asked for "
                 f"{value!r}; repeat the earlier settings or name a new directory"
             )
-    for leftover in output.glob(".shard-*"):  # of a run that was killed
+    for leftover in output.glob(".shard-*"):  # of an interrupted run
         shutil.rmtree(leftover, ignore_errors=True)
     return manifest
 
 
 def _check_finished(output: Path, manifest: dict[str, Any], stream: Iterator[Record]) -> None:
-    """Passes over the records of finished shards, which must be the very same ones."""
+    """Skips the records of finished shards; raises ValueError if they have changed."""
     for shard in manifest["shards"]:
         batch = list(itertools.islice(stream, shard["texts"]))
         if _digest(batch) != shard["digest"]:
@@ -203,7 +218,7 @@ def _check_finished(output: Path, manifest: dict[str, Any], stream: Iterator[Rec
                 f"{output / shard['name']} was made from other records than the input has now; "
                 "encode a changed input into a new directory"
             )
-    # Only the last shard may be short, and only where the input ended: nothing can follow it.
+    # Only the last shard may be short, and then the input ended: no record can follow it.
     short = manifest["shards"] and manifest["shards"][-1]["texts"] < manifest["shard_size"]
     if (short or manifest["complete"]) and next(stream, None) is not None:
         raise ValueError(
@@ -215,7 +230,7 @@ def _check_finished(output: Path, manifest: dict[str, Any], stream: Iterator[Rec
 def _write_shard(
     folder: Path, ids: list[str], embeddings: Embeddings, dtype: str
 ) -> dict[str, float]:
-    """The files of a shard; the longest vector's length of each head that has vectors."""
+    """Writes the files of a shard; returns the largest norm of each head that has vectors."""
     norms = {}
     (folder / "ids.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
     if embeddings.dense is not None:
@@ -235,7 +250,7 @@ def _write_vectors(folder: Path, head: str, vectors: np.ndarray, dtype: str) -> 
         np.save(folder / f"{head}_scales.npy", scales)
     vectors = vectors.astype(dtype, copy=False)
     np.save(folder / f"{head}.npy", vectors)
-    return Rows((vectors,), (scales,)).largest_norm
+    return StoredVectors((vectors,), (scales,)).largest_norm
 
 
 def _read_vectors(folder: Path, head: str) -> np.ndarray | None:

@@ -1,9 +1,9 @@
-"""Vectors of a corpus as they lie in memory or in mapped files: float32, float16, or int8 codes.
+"""Stored vectors of a corpus, in memory or memory-mapped: float32, float16, or int8 codes.
 
-A part is one array with, for int8, one scale a row: vector = scale * codes. Parts follow one
-another; rows are numbered through.
+They consist of parts, which are numbered through: one array each and, for int8, one scale per row
+with vector = scale * codes.
 
-n  rows    d  width    m  rows asked for
+n  rows    d  width    m  requested rows
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ BLOCK = 8192  # rows read, decoded and multiplied at once
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
-    """Rows of equal width in several parts. `norm`: the longest one's length, where it is known."""
+class StoredVectors:
+    """Vectors of equal width in several parts; `norm` is the largest norm, if it is known."""
 
     parts: tuple[np.ndarray, ...]
     scales: tuple[np.ndarray | None, ...]
@@ -31,18 +31,20 @@ class Rows:
 
     @property
     def width(self) -> int:
-        """d; 0 without any part."""
+        """d; 0 if there is no part."""
         return self.parts[0].shape[1] if self.parts else 0
 
     @functools.cached_property
     def starts(self) -> Int[np.ndarray, " parts_plus_1"]:
-        """The number of each part's first row, and the number of all."""
+        """The number of the first row of each part, and the number of all rows."""
         return np.cumsum([0, *map(len, self.parts)], dtype=np.int64)
 
     @functools.cached_property
     def largest_norm(self) -> float:
-        """The longest vector's length; ValueError where a number is not finite. Read once, where
-        it was not written down."""
+        """The largest norm of a vector; computed once if it is not known.
+
+        Raises ValueError if a number is not finite.
+        """
         if self.norm is not None:
             return self.norm
         largest = 0.0
@@ -54,27 +56,27 @@ class Rows:
         return largest
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, Float[np.ndarray, "b d"]]]:
-        """(number of the first row, rows as float32), `size` at most; float32 is not copied."""
+        """Yields (number of the first row, up to `size` rows as float32); float32 is not copied."""
         for start, part, scales in zip(self.starts[:-1], self.parts, self.scales, strict=True):
             for a in range(0, len(part), size):
-                some = None if scales is None else scales[a : a + size]
-                yield int(start) + a, decode(part[a : a + size], some)
+                block_scales = None if scales is None else scales[a : a + size]
+                yield int(start) + a, decode(part[a : a + size], block_scales)
 
     def located(
         self, numbers: Int[np.ndarray, " m"]
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """(part, places in `numbers`, rows within the part) for every part that is asked for."""
-        which = np.searchsorted(self.starts, numbers, side="right") - 1
-        for part in np.unique(which):
-            places = np.flatnonzero(which == part)
-            yield int(part), places, numbers[places] - self.starts[part]
+        """Yields (part, positions in `numbers`, rows within the part) of each part concerned."""
+        part_of = np.searchsorted(self.starts, numbers, side="right") - 1
+        for part in np.unique(part_of):
+            positions = np.flatnonzero(part_of == part)
+            yield int(part), positions, numbers[positions] - self.starts[part]
 
 
 @dataclasses.dataclass(frozen=True)
-class RaggedRows:
-    """A matrix for each document: document i owns rows offsets[i]..offsets[i + 1] of its part."""
+class StoredMatrices:
+    """A matrix per document: document i has rows offsets[i] to offsets[i + 1] of its part."""
 
-    rows: Rows
+    rows: StoredVectors
     offsets: tuple[Int[np.ndarray, " _"], ...]  # within each part
 
     def __len__(self) -> int:
@@ -82,31 +84,29 @@ class RaggedRows:
 
     @functools.cached_property
     def starts(self) -> Int[np.ndarray, " parts_plus_1"]:
-        """The number of each part's first document, and the number of all."""
+        """The number of the first document of each part, and the number of all documents."""
         return np.cumsum([0, *(len(o) - 1 for o in self.offsets)], dtype=np.int64)
 
     def located(
         self, numbers: Int[np.ndarray, " m"]
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-        """(part, places in `numbers`, first rows, rows behind the last) by part."""
-        which = np.searchsorted(self.starts, numbers, side="right") - 1
-        for part in np.unique(which):
-            places = np.flatnonzero(which == part)
-            inside = numbers[places] - self.starts[part]
+        """Yields (part, positions in `numbers`, row starts, row stops)."""
+        part_of = np.searchsorted(self.starts, numbers, side="right") - 1
+        for part in np.unique(part_of):
+            positions = np.flatnonzero(part_of == part)
+            inside = numbers[positions] - self.starts[part]
             offsets = self.offsets[part]
-            yield int(part), places, offsets[inside], offsets[inside + 1]
+            yield int(part), positions, offsets[inside], offsets[inside + 1]
 
     def matrices(
         self, numbers: Int[np.ndarray, " m"], dtype: type = np.float32
     ) -> Iterator[tuple[int, Float[np.ndarray, "t d"]]]:
-        """(place in `numbers`, the document's matrix) of each document asked for."""
-        for part, places, firsts, ends in self.located(numbers):
+        """Yields (position in `numbers`, matrix) of each requested document."""
+        for part, positions, starts, stops in self.located(numbers):
             values, scales = self.rows.parts[part], self.rows.scales[part]
-            for place, a, b in zip(places, firsts, ends, strict=True):
-                yield (
-                    int(place),
-                    decode(values[a:b], None if scales is None else scales[a:b], dtype),
-                )
+            for position, start, stop in zip(positions, starts, stops, strict=True):
+                row_scales = None if scales is None else scales[start:stop]
+                yield int(position), decode(values[start:stop], row_scales, dtype)
 
 
 def decode(
@@ -114,21 +114,21 @@ def decode(
     scales: Float[np.ndarray, " m"] | None,
     dtype: type = np.float32,
 ) -> Float[np.ndarray, "m d"]:
-    """Stored rows as floating-point numbers."""
+    """Stored rows as floating-point vectors."""
     numbers = np.asarray(values).astype(dtype, copy=False)
     return numbers if scales is None else numbers * scales[:, None].astype(dtype)
 
 
-def as_rows(vectors: Rows | np.ndarray | Sequence[np.ndarray]) -> Rows:
-    """One array or several as `Rows`."""
-    if isinstance(vectors, Rows):
+def as_stored_vectors(vectors: StoredVectors | np.ndarray | Sequence[np.ndarray]) -> StoredVectors:
+    """`StoredVectors` of one array or several."""
+    if isinstance(vectors, StoredVectors):
         return vectors
     parts = (vectors,) if isinstance(vectors, np.ndarray) else tuple(vectors)
-    return Rows(parts, (None,) * len(parts))
+    return StoredVectors(parts, (None,) * len(parts))
 
 
-def as_ragged(vectors: RaggedRows | Ragged) -> RaggedRows:
-    """A `Ragged` as `RaggedRows`."""
-    if isinstance(vectors, RaggedRows):
+def as_stored_matrices(vectors: StoredMatrices | Ragged) -> StoredMatrices:
+    """`StoredMatrices` of a `Ragged`."""
+    if isinstance(vectors, StoredMatrices):
         return vectors
-    return RaggedRows(as_rows(vectors.values), (vectors.offsets,))
+    return StoredMatrices(as_stored_vectors(vectors.values), (vectors.offsets,))

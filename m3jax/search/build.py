@@ -8,10 +8,9 @@ from typing import Any
 
 import scipy.sparse
 
-from m3jax.config import HEADS
 from m3jax.embed import corpus
 from m3jax.embed.embedder import M3Embedder
-from m3jax.embed.vectors import RaggedRows, Rows
+from m3jax.embed.vectors import StoredMatrices, StoredVectors
 from m3jax.io.atomic import new_directory, write_json
 from m3jax.io.fields import to_json
 from m3jax.io.hashing import file_digests
@@ -25,25 +24,10 @@ from m3jax.search.sparse import SparseRetriever
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IndexOptions:
-    """How documents are encoded and stored.
+class IndexOptions(corpus.CorpusOptions):
+    """How documents are encoded and stored; `sparse_bits` of the lexical weights are 32 or 8."""
 
-    modes        representations that are stored
-    max_length   tokens of a document; None: the embedder's limit of passages
-    dtype        of the stored vectors: float32, float16 or int8
-    sparse_bits  of the stored lexical weights: 32 or 8
-    shard_size   documents of a shard, the unit of resuming
-    batch_size   rows of a batch; None: chosen by the number of tokens
-    cls_every    MCLS: tokens between two [CLS] of a document; None: one [CLS]
-    """
-
-    modes: tuple[str, ...] = HEADS
-    max_length: int | None = None
-    dtype: str = "float32"
     sparse_bits: int = 32
-    shard_size: int = corpus.SHARD_SIZE
-    batch_size: int | None = None
-    cls_every: int | None = None
 
     def __post_init__(self):
         if self.sparse_bits not in (8, 32):
@@ -75,13 +59,8 @@ def build_index(
         embedder,
         stored,
         output / "embeddings",
-        modes=options.modes,
-        max_length=options.max_length,
-        dtype=options.dtype,
-        shard_size=options.shard_size,
+        options,
         source=source,
-        batch_size=options.batch_size,
-        cls_every=options.cls_every,
         progress=progress,
     )
     manifest = _describe(embedder, encoded, len(texts), options.sparse_bits)
@@ -139,14 +118,14 @@ def join(parts: Mapping[str, Index]) -> Index:
     if len(ragged) == len(indexes):
         offsets = tuple(part_offsets for part in ragged for part_offsets in part.offsets)
         joint.colbert = ColbertRetriever(
-            RaggedRows(_chained([part.rows for part in ragged]), offsets)
+            StoredMatrices(_chained([part.rows for part in ragged]), offsets)
         )
     return joint
 
 
-def _chained(parts: Sequence[Rows]) -> Rows:
+def _chained(parts: Sequence[StoredVectors]) -> StoredVectors:
     """The rows of all parts, one part after another."""
-    return Rows(
+    return StoredVectors(
         tuple(array for part in parts for array in part.parts),
         tuple(scales for part in parts for scales in part.scales),
         largest_norm([part.norm for part in parts]),

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from m3jax.embed.pairs import late_interaction
-from m3jax.embed.vectors import RaggedRows
+from m3jax.embed.vectors import StoredMatrices
 from m3jax.search.hits import Hits, rescore_close, rounding_bound
 from m3jax.search.options import check_engine
 from m3jax.search.threads import cores, have_numba, parallel_map
@@ -33,7 +33,7 @@ VECTORS = 32_768  # of a batch of documents on the device
 class ColbertRetriever:
     """The token vectors of the documents, scored by late interaction."""
 
-    vectors: RaggedRows
+    vectors: StoredMatrices
     engine: str = "auto"
 
     def __post_init__(self):
@@ -99,7 +99,7 @@ class ColbertRetriever:
         return 1.01 * error * rows.largest_norm
 
 
-def _exact_scores(query: np.ndarray, documents: RaggedRows, numbers: np.ndarray) -> np.ndarray:
+def _exact_scores(query: np.ndarray, documents: StoredMatrices, numbers: np.ndarray) -> np.ndarray:
     if have_numba() and len(query):
         return _with_numba(query, documents, numbers)
     out = np.zeros(len(numbers), np.float64)
@@ -108,7 +108,7 @@ def _exact_scores(query: np.ndarray, documents: RaggedRows, numbers: np.ndarray)
     return out
 
 
-def _with_numba(query: np.ndarray, documents: RaggedRows, numbers: np.ndarray) -> np.ndarray:
+def _with_numba(query: np.ndarray, documents: StoredMatrices, numbers: np.ndarray) -> np.ndarray:
     """Scores in the query's dtype."""
     out = np.zeros(len(numbers), query.dtype)
     missing = -len(query) % 4
@@ -166,14 +166,14 @@ def _to_int16(
     return np.rint(query / factor[:, None]).astype(np.int16), factor.astype(np.float32)
 
 
-def _with_numpy(query: np.ndarray, documents: RaggedRows, numbers: np.ndarray) -> np.ndarray:
+def _with_numpy(query: np.ndarray, documents: StoredMatrices, numbers: np.ndarray) -> np.ndarray:
     out = np.zeros(len(numbers), np.float32)
     for position, matrix in documents.matrices(numbers):
         out[position] = late_interaction(query, matrix)
     return out
 
 
-def _with_jax(query: np.ndarray, documents: RaggedRows, numbers: np.ndarray) -> np.ndarray:
+def _with_jax(query: np.ndarray, documents: StoredMatrices, numbers: np.ndarray) -> np.ndarray:
     width = _at_least(len(query), QUERY_WIDTHS)
     padded = np.zeros((width, query.shape[1]), np.float32)
     padded[: len(query)] = query

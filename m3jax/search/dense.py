@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from m3jax.embed.vectors import BLOCK, Rows, decode
+from m3jax.embed.vectors import BLOCK, StoredVectors, decode
 from m3jax.search.hits import Hits, ranked, rounding_bound
 from m3jax.search.options import check_engine
 from m3jax.search.threads import have_numba, parallel_map
@@ -34,7 +34,7 @@ SPARE = 64  # hits that `jax` and `faiss` fetch beyond top_k, for ties at the th
 class DenseRetriever:
     """The dense vectors of the documents, searched exactly."""
 
-    vectors: Rows
+    vectors: StoredVectors
     engine: str = "auto"
 
     def __post_init__(self):
@@ -95,7 +95,7 @@ class DenseRetriever:
 
 
 def _search_batch(
-    queries: Float[np.ndarray, "b d"], documents: Rows, top_k: int, engine: str
+    queries: Float[np.ndarray, "b d"], documents: StoredVectors, top_k: int, engine: str
 ) -> Hits:
     if not top_k:
         empty = np.zeros(0)
@@ -124,7 +124,7 @@ def _search_batch(
 
 def _compare(
     queries: Float[np.ndarray, "b d"],
-    documents: Rows,
+    documents: StoredVectors,
     top_k: int,
     slack: Float[np.ndarray, " b"],
 ) -> list[np.ndarray]:
@@ -188,7 +188,7 @@ def _merge(
     return [numbers[i][values[i] >= threshold[i]] for i in range(len(values))], complete
 
 
-def _fetch_faiss(queries: np.ndarray, documents: Rows, count: int) -> list[_Fetched]:
+def _fetch_faiss(queries: np.ndarray, documents: StoredVectors, count: int) -> list[_Fetched]:
     try:
         import faiss
     except ImportError as error:
@@ -202,7 +202,7 @@ def _fetch_faiss(queries: np.ndarray, documents: Rows, count: int) -> list[_Fetc
     return fetched
 
 
-def _fetch_jax(queries: np.ndarray, documents: Rows, count: int) -> list[_Fetched]:
+def _fetch_jax(queries: np.ndarray, documents: StoredVectors, count: int) -> list[_Fetched]:
     mesh = jax.make_mesh((jax.local_device_count(),), ("rows",), devices=jax.local_devices())
     by_rows = NamedSharding(mesh, PartitionSpec("rows"))
     num_rows = BLOCK * mesh.size

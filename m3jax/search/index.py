@@ -21,7 +21,7 @@ from m3jax.config import FORMER_NAMES, HEADS, PAPER_FUSION, HeadWeights
 from m3jax.embed import corpus
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import Embeddings
-from m3jax.embed.vectors import RaggedRows, Rows, as_ragged, as_rows
+from m3jax.embed.vectors import StoredMatrices, StoredVectors, as_stored_matrices, as_stored_vectors
 from m3jax.search import bm25 as bm25_index
 from m3jax.search import sparse
 from m3jax.search.colbert import ColbertRetriever
@@ -73,7 +73,7 @@ class Index:
         colbert = None
         if "colbert" in modes:
             offsets = tuple(np.load(shard / "colbert_offsets.npy") for shard in shards)
-            colbert = ColbertRetriever(RaggedRows(_stored(shards, "colbert", encoded), offsets))
+            colbert = ColbertRetriever(StoredMatrices(_stored(shards, "colbert", encoded), offsets))
         return cls(
             manifest["documents"],
             DenseRetriever(_stored(shards, "dense", encoded)) if "dense" in modes else None,
@@ -105,9 +105,9 @@ class Index:
             )
         return cls(
             sizes[0],
-            None if vectors is None else DenseRetriever(as_rows(vectors)),
+            None if vectors is None else DenseRetriever(as_stored_vectors(vectors)),
             None if matrix is None else SparseRetriever(sparse.build(lambda: [matrix])),
-            None if ragged is None else ColbertRetriever(as_ragged(ragged)),
+            None if ragged is None else ColbertRetriever(as_stored_matrices(ragged)),
             [Document(str(i), "") for i in range(sizes[0])] if documents is None else documents,
             {},
             model=model,
@@ -249,7 +249,7 @@ def largest_norm(norms: Sequence[float | None]) -> float | None:
     return max(known, default=0.0) if len(known) == len(norms) else None
 
 
-def _stored(shards: Sequence[Path], head: str, encoded: dict[str, Any]) -> Rows:
+def _stored(shards: Sequence[Path], head: str, encoded: dict[str, Any]) -> StoredVectors:
     """The vectors of all shards, memory-mapped."""
     norms = [shard.get("norms", {}).get(head) for shard in encoded["shards"]]
     parts, scales = [], []
@@ -257,4 +257,4 @@ def _stored(shards: Sequence[Path], head: str, encoded: dict[str, Any]) -> Rows:
         parts.append(np.load(shard / f"{head}.npy", mmap_mode="r"))
         file = shard / f"{head}_scales.npy"
         scales.append(np.load(file) if file.is_file() else None)
-    return Rows(tuple(parts), tuple(scales), largest_norm(norms))
+    return StoredVectors(tuple(parts), tuple(scales), largest_norm(norms))

@@ -8,6 +8,7 @@ import scipy.sparse
 from support.tiny import TEXTS, write_tiny_model
 
 from m3jax import BGEM3FlagModel, M3Embedder, pretrained, sharding
+from m3jax.embed.encode import Batching
 from m3jax.model.families import param_sharding
 
 EVERYTHING: dict[str, Any] = {"return_sparse": True, "return_colbert_vecs": True}
@@ -269,7 +270,7 @@ def test_number_of_compilations_is_bounded_by_the_shapes(tiny_dir, many):
     model = M3Embedder.from_pretrained(tiny_dir)
     shapes = {
         (batch.token_ids.shape)
-        for batch, _ in model.encoder._batches(model.tokenizer.encode(many, 128), None, None, False)
+        for batch, _ in model.encoder._batches(model.tokenizer.encode(many, 128), Batching())
     }
     model.encode(many)
     model.encode(many[::-1])

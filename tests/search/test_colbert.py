@@ -7,7 +7,7 @@ import pytest
 from support import brute
 
 from m3jax.embed.embeddings import to_int8
-from m3jax.embed.vectors import RaggedRows, Rows
+from m3jax.embed.vectors import StoredMatrices, StoredVectors
 from m3jax.search import colbert
 
 ENGINES = ("numba", "numpy", "jax")
@@ -27,7 +27,7 @@ def ragged(seed=0, documents=60, width=20, dtype="float32"):
         parts.append(values)
         scales.append(scale)
         offsets.append(ends)
-    return RaggedRows(Rows(tuple(parts), tuple(scales)), tuple(offsets)), matrices
+    return StoredMatrices(StoredVectors(tuple(parts), tuple(scales)), tuple(offsets)), matrices
 
 
 @pytest.mark.parametrize("width", [20, 64, 1024])  # of tails, and of whole registers
@@ -61,7 +61,7 @@ def test_rankings_are_those_of_float64(engine, dtype):
         values, scales = to_int8(values)
         exact = brute.wide(values, scales)
         matrices = [exact[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
-    store = RaggedRows(Rows((values,), (scales,)), (offsets,))
+    store = StoredMatrices(StoredVectors((values,), (scales,)), (offsets,))
     queries = [rng.standard_normal((n, 64)).astype(np.float32) for n in (5, 8)]
     retriever = colbert.ColbertRetriever(store, engine)
     for top_k in (60, 7):
@@ -74,7 +74,9 @@ def test_rankings_are_those_of_float64(engine, dtype):
 def test_integer_sums_never_overflow():
     """The largest codes and numbers of one sign: 32-bit sums would wrap around."""
     codes = np.full((4, 1024), 127, np.int8) * np.array([[1], [-1], [1], [-1]], np.int8)
-    store = RaggedRows(Rows((codes,), (np.ones(4, np.float32),)), (np.array([0, 1, 2, 4]),))
+    store = StoredMatrices(
+        StoredVectors((codes,), (np.ones(4, np.float32),)), (np.array([0, 1, 2, 4]),)
+    )
     query = np.array([[1.0] * 1024, [-0.5] * 1024, [0.0] * 1024], np.float32)
     got = colbert.ColbertRetriever(store, "numba").scores(query, np.arange(3))
     np.testing.assert_allclose(got, 127 * 1024 * np.array([0.5, -0.5, 1.5]) / 3, rtol=1e-5)

@@ -5,14 +5,14 @@ import pytest
 from support import brute
 
 from m3jax.embed.embeddings import to_int8
-from m3jax.embed.vectors import Rows, as_rows
+from m3jax.embed.vectors import StoredVectors, as_stored_vectors
 from m3jax.search import dense
 
 ENGINES = ("numpy", "jax", "faiss")
 
 
 def search(queries, documents, top_k, engine="auto"):
-    return dense.DenseRetriever(as_rows(documents), engine).search(queries, top_k)
+    return dense.DenseRetriever(as_stored_vectors(documents), engine).search(queries, top_k)
 
 
 def whole_numbers(rng, rows, width=16):
@@ -25,7 +25,7 @@ def whole_numbers(rng, rows, width=16):
 def test_ties_are_in_document_order(engine, top_k):
     rng = np.random.default_rng(top_k)
     documents, queries = whole_numbers(rng, 20_000), whole_numbers(rng, 70)
-    parts = as_rows([documents[:8192], documents[8192:9000], documents[9000:]])
+    parts = as_stored_vectors([documents[:8192], documents[8192:9000], documents[9000:]])
     hits = search(queries, parts, top_k, engine)
     exact = queries.astype(np.float64) @ documents.astype(np.float64).T
     for i, scores in enumerate(exact):
@@ -67,7 +67,7 @@ def test_float16_and_int8_vectors_are_ranked_by_their_stored_values(monkeypatch,
     codes, scales = to_int8(documents) if dtype == "int8" else (documents.astype(dtype), None)
     documents = brute.wide(codes, scales)
     parts = [(a, b) for a, b in ((0, 200), (200, 500))]
-    rows = Rows(
+    rows = StoredVectors(
         tuple(codes[a:b] for a, b in parts),
         tuple(None if scales is None else scales[a:b] for a, b in parts),
     )
@@ -83,7 +83,7 @@ def test_memory_mapped_files_give_the_same_hits(tmp_path):
     documents, queries = rng.standard_normal((9000, 8)), rng.standard_normal((3, 8))
     documents, queries = documents.astype(np.float32), queries.astype(np.float32)
     np.save(tmp_path / "d.npy", documents)
-    mapped = as_rows(np.load(tmp_path / "d.npy", mmap_mode="r"))
+    mapped = as_stored_vectors(np.load(tmp_path / "d.npy", mmap_mode="r"))
     pairs = zip(search(queries, mapped, 9), search(queries, documents, 9), strict=True)
     for a, b in pairs:
         np.testing.assert_array_equal(a, b)

@@ -19,7 +19,7 @@ from m3jax.cli.tune_weights import read_kinds
 from m3jax.config import HeadWeights
 from m3jax.embed.corpus import read_shards
 from m3jax.embed.embeddings import concatenate
-from m3jax.embed.vectors import Rows
+from m3jax.embed.vectors import StoredVectors
 from m3jax.evaluate.protocol import Settings
 from m3jax.evaluate.run import evaluate
 from m3jax.evaluate.tasks import read_tasks
@@ -162,7 +162,9 @@ def test_the_largest_norm_is_stored(tiny, tmp_path, dtype):
     index = Index.open(tmp_path / "index")
     assert index.dense is not None and index.colbert is not None
     for rows in (index.dense.vectors, index.colbert.vectors.rows):
-        assert rows.norm == pytest.approx(Rows(rows.parts, rows.scales).largest_norm, rel=1e-6)
+        assert rows.norm == pytest.approx(
+            StoredVectors(rows.parts, rows.scales).largest_norm, rel=1e-6
+        )
     manifest = tmp_path / "index" / "embeddings" / "manifest.json"
     values = json.loads(manifest.read_text())
     for shard in values["shards"]:
