@@ -157,8 +157,11 @@ def time_reranking(
 ) -> dict[str, float]:
     """Every store, ranked by float32 scores and exactly, and the reference's pairs."""
     codes, scales = to_int8(values)
-    stores = {"float32": as_stored_vectors(values), "float16": as_stored_vectors(values.astype(np.float16)),
-              "int8": StoredVectors((codes,), (scales,))}  # fmt: skip
+    stores = {
+        "float32": as_stored_vectors(values),
+        "float16": as_stored_vectors(values.astype(np.float16)),
+        "int8": StoredVectors((codes,), (scales,)),
+    }
     # Drawn anew each time: not in the cache.
     drawn = itertools.cycle([rng.permutation(len(offsets) - 1)[:200] for _ in range(7)])
 
