@@ -133,6 +133,20 @@ def save_hugging_face(
         )
 
 
+def from_hf(source: str | Path, output: str | Path) -> None:
+    """Converts a Hugging Face directory, or a model of the hub, to an m3jax directory."""
+    save(output, load(source))
+
+
+def to_hf(source: str | Path, output: str | Path, dtype: str = "float32") -> None:
+    """Converts an m3jax directory to one for FlagEmbedding and sentence-transformers.
+
+    `dtype` is that of the weights: float32, float16 or bfloat16. Fusion weights are not written,
+    since the format cannot hold them.
+    """
+    save_hugging_face(output, load(source), dtype)
+
+
 def resolve(name_or_dir: str | Path, cache_dir: str | None = None) -> Path:
     """The local directory of a model; one of the hub is downloaded.
 

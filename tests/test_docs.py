@@ -34,7 +34,7 @@ from support.doc_blocks import (
 )
 
 from m3jax.cli.main import COMMANDS, main, make_parser
-from m3jax.data import sample
+from m3jax.data.sample import sample_passages
 
 BASH = [block for page in PAGES for block in blocks(page, "bash")]
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
@@ -250,7 +250,7 @@ def stage(tmp_path, tmp_path_factory, monkeypatch):
     write_tiny_model(tmp_path / "PLAIN", layers=1, max_positions=514, heads=False)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     # As many passages as the ranks that `mine` passes over and takes.
-    many = [passage.text[:60] for passage in sample.passages()]
+    many = [passage.text[:60] for passage in sample_passages()]
     examples = [{"query": t[:20], "pos": [t], "neg": [many[i - 1], many[i - 2]]}
                 for i, t in enumerate(many)]  # fmt: skip
     texts = many[:16]
@@ -266,7 +266,7 @@ def stage(tmp_path, tmp_path_factory, monkeypatch):
         (directory / "qrels" / "test.tsv").write_text(header + rows, encoding="utf-8")
     write_lines(tmp_path / "corpus.jsonl", corpus)
     write_lines(tmp_path / "texts.jsonl", corpus[:1])  # README's `echo`
-    write_lines(tmp_path / "passages.jsonl", [{"text": p.text[:120]} for p in sample.passages()])
+    write_lines(tmp_path / "passages.jsonl", [{"text": p.text[:120]} for p in sample_passages()])
     data = (tmp_path / "corpus.jsonl").read_bytes()
     (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(data))
     first = jax.devices()[:1]

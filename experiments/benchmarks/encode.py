@@ -31,11 +31,11 @@ SIDES = {
 
 def make_texts(model: str, count: int) -> tuple[list[str], int]:
     """`count` texts of 8 to 512 tokens and their total number of tokens."""
-    from m3jax.data import sample
+    from m3jax.data.sample import sample_passages
     from m3jax.text.tokenizer import load_tokenizer
 
     tokens = load_tokenizer(model)
-    pool = [ids[1:-1] for ids in tokens.encode([p.text for p in sample.passages()], 8192)]
+    pool = [ids[1:-1] for ids in tokens.encode([p.text for p in sample_passages()], 8192)]
     stream = np.concatenate([pool[i] for i in np.random.default_rng(0).permutation(len(pool))])
     lengths = np.exp(np.random.default_rng(1).uniform(np.log(8), np.log(512), count)).astype(int)
     starts = np.random.default_rng(2).integers(0, len(stream) - 512, count)

@@ -38,7 +38,7 @@ import scipy.sparse
 import torch
 
 from m3jax import M3Embedder
-from m3jax.data import sample
+from m3jax.data.sample import sample_passages, sample_questions
 from m3jax.embed.embeddings import to_int8
 from m3jax.embed.vectors import BLOCK, StoredMatrices, StoredVectors, as_stored_vectors
 from m3jax.search import sparse
@@ -141,7 +141,7 @@ def measure_colbert(vectors: int) -> dict[str, Any]:
 def measure_real_colbert() -> dict[str, Any]:
     """200 of the sample corpus's paragraphs, its questions, the vectors of m3-mini."""
     model = M3Embedder.from_pretrained("m3-mini")
-    texts = [[p.text for p in sample.passages()], [q.text for q in sample.questions()]]
+    texts = [[p.text for p in sample_passages()], [q.text for q in sample_questions()]]
     paragraphs, questions = (
         next(model.encode_stream(side, max_length=512, chunk=10**6)).colbert for side in texts
     )

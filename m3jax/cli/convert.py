@@ -121,16 +121,15 @@ def run(options: argparse.Namespace) -> int:
 def _from_hf(options: argparse.Namespace) -> int:
     from m3jax import pretrained
 
-    pretrained.save(options.dst, pretrained.load(options.src))
+    pretrained.from_hf(options.src, options.dst)
     return _report(options.dst)
 
 
 def _to_hf(options: argparse.Namespace) -> int:
     from m3jax import pretrained
 
-    model = pretrained.load(options.src)
-    pretrained.save_hugging_face(options.dst, model, options.dtype)
-    fusion = format_fusion(model.fusion)
+    pretrained.to_hf(options.src, options.dst, options.dtype)
+    fusion = format_fusion(pretrained.read_fusion(pretrained.resolve(options.src)))
     note = f"the format cannot hold the fusion weights {fusion}" if fusion else ""
     return _report(options.dst, note)
 
@@ -150,7 +149,7 @@ def _extend(options: argparse.Namespace) -> int:
 def _init_heads(options: argparse.Namespace) -> int:
     from m3jax import pretrained
     from m3jax.convert.heads import fit_sparse_head
-    from m3jax.data.sample import passages
+    from m3jax.data.sample import sample_passages
     from m3jax.io.jsonl import read_records
 
     model = pretrained.load(options.src)
@@ -160,7 +159,7 @@ def _init_heads(options: argparse.Namespace) -> int:
         raise ValueError(
             "--cls-from-mean needs --texts: thousands of texts like those to be searched"
         )
-    texts = [r.text for r in (read_records(options.texts) if options.texts else passages())]
+    texts = [r.text for r in (read_records(options.texts) if options.texts else sample_passages())]
     if options.cls_from_mean:
         model = _cls_from_mean(model, texts)
     params = fit_sparse_head(model.params, model.config, model.tokenizer, texts)
@@ -298,9 +297,9 @@ def _quantize(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from m3jax import pretrained
     from m3jax.convert.reference import differences, torch_outputs
-    from m3jax.data.sample import passages
+    from m3jax.data.sample import sample_passages
 
-    texts = [passage.text for passage in passages()[::4]]
+    texts = [passage.text for passage in sample_passages()[::4]]
     first = _outputs(options.a, texts, options.max_length)
     if options.torch:
         second = torch_outputs(pretrained.resolve(options.b), texts, options.max_length)

@@ -52,13 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Encodes the corpus, and prints a table per question and a summary."""
     from m3jax.cli import tables
-    from m3jax.data import sample
+    from m3jax.data.sample import sample_passages, sample_questions
     from m3jax.embed.brute_force import scan
 
     options.model = options.model or BUNDLED
     console = tables.wide_console()
     start = time.perf_counter()
-    passages, questions = sample.passages(), sample.questions()
+    passages, questions = sample_passages(), sample_questions()
     model = _load(options, [passage.text for passage in passages], console)
     loaded = time.perf_counter()
     documents = next(model.encode_stream([p.text for p in passages], max_length=512, chunk=10**6))

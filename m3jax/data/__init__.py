@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from m3jax.data.cleaning import Limits, clean
     from m3jax.data.examples import Example, read_examples, read_texts
     from m3jax.data.registry import SOURCES, DataSource
+    from m3jax.data.sample import sample_passages, sample_questions
     from m3jax.data.split import split_by_length
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "open_examples",
     "read_examples",
     "read_texts",
+    "sample_passages",
+    "sample_questions",
     "split_by_length",
 ]
 
@@ -40,5 +43,6 @@ __getattr__, __dir__ = exports(
         "split": ("split_by_length",),
         "registry": ("SOURCES", "DataSource"),
         "cleaning": ("Limits", "clean"),
+        "sample": ("sample_passages", "sample_questions"),
     },
 )

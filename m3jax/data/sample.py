@@ -25,12 +25,12 @@ class SampleQuestion(NamedTuple):
     positive: str
 
 
-def passages() -> list[Passage]:
+def sample_passages() -> list[Passage]:
     """All passages, in file order."""
     return [Passage(row["_id"], row["text"], row["lang"]) for row in _rows("corpus.jsonl")]
 
 
-def questions() -> list[SampleQuestion]:
+def sample_questions() -> list[SampleQuestion]:
     """All questions, in file order."""
     rows = _rows("queries.jsonl")
     return [SampleQuestion(row["_id"], row["text"], row["lang"], row["positive"]) for row in rows]

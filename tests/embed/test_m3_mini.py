@@ -9,7 +9,7 @@ import pytest
 from support.doc_blocks import ROOT, blocks
 
 from m3jax import M3Embedder, pretrained
-from m3jax.data import sample
+from m3jax.data.sample import sample_passages, sample_questions
 from m3jax.embed.brute_force import scan
 
 DIRECTORY = pretrained.resolve("m3-mini")
@@ -29,10 +29,10 @@ def test_it_is_small_and_has_a_card():
 
 
 def test_every_head_finds_the_passage_of_a_question(model):
-    questions = sample.questions()[::3]
+    questions = sample_questions()[::3]
     asked = {question.positive for question in questions}
     # Quickstart's test searches all of them.
-    passages = [p for i, p in enumerate(sample.passages()) if p.id in asked or i % 3 == 0]
+    passages = [p for i, p in enumerate(sample_passages()) if p.id in asked or i % 3 == 0]
     sides = [[p.text for p in passages], [q.text for q in questions]]
     documents, queries = (
         next(model.encode_stream(side, max_length=256, chunk=len(side))) for side in sides

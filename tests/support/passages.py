@@ -3,12 +3,12 @@
 import gzip
 import json
 
-from m3jax.data import sample
+from m3jax.data.sample import sample_passages
 
 # Short ones: few shapes to compile.
 PASSAGES = [
     p._replace(text=" ".join(p.text.split()[:16])[:110].strip())
-    for p in sample.passages()
+    for p in sample_passages()
     if p.lang in ("en", "fr", "de")
 ]
 

@@ -9,7 +9,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from m3jax.data import sample
+from m3jax.data.sample import sample_passages
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 VOCAB = 600
@@ -90,7 +90,7 @@ def tokenizer_json() -> str:
     """A unigram tokenizer of XLM-R's form: NFKC, metaspace, `<s> pieces </s>`."""
     normalizer, metaspace = normalizers.NFKC(), pre_tokenizers.Metaspace()
     # Three languages only: the scripts of the others become <unk>.
-    texts = [p.text for p in sample.passages() if p.lang in ("en", "fr", "pt")]
+    texts = [p.text for p in sample_passages() if p.lang in ("en", "fr", "pt")]
     words = collections.Counter(
         word
         for text in [*texts, *TEXTS[:10], TEXTS[-1]]
