@@ -1,9 +1,9 @@
-"""Check training files and build data sets of them.
+"""Check training files, and build data sets from them.
 
-check            what files hold and what is wrong with them
+check            statistics and defects of files
 build            files to a data set with random access and token lengths
 split-by-length  one file for each range of lengths
-sources          the paper's sources of data, where to get them, their licences
+sources          the paper's data sources, their origins and licences
 convert          a published data set to training files
 pairs            raw text to cleaned pairs for the unsupervised stage
 """
@@ -13,10 +13,10 @@ import importlib
 
 # Action -> (module under m3jax.cli, one line of help).
 ACTIONS = {
-    "check": ("data_check", "what files hold and what is wrong with them"),
+    "check": ("data_check", "statistics and defects of files"),
     "build": ("data_build", "files to a data set with random access and token lengths"),
     "split-by-length": ("data_split", "one file for each range of lengths"),
-    "sources": ("data_sources", "the paper's sources, where to get them, their licences"),
+    "sources": ("data_sources", "the paper's data sources, their origins and licences"),
     "convert": ("data_convert", "a published data set to training files"),
     "pairs": ("data_pairs", "raw text to cleaned pairs"),
 }

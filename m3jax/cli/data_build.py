@@ -1,7 +1,7 @@
-"""Build a data set for training: random access to every example, token lengths of every text.
+"""Build a data set for training: random access to examples, and the token lengths of all texts.
 
-The result is a TensorFlow Datasets directory in ArrayRecord format (TensorFlow is not needed)
-with NumPy arrays beside it. It appears when it is whole; training then tokenises nothing twice.
+The output is a TensorFlow Datasets directory in ArrayRecord format (TensorFlow is not needed) with
+NumPy arrays. It appears when it is complete. Training then computes no lengths.
 """
 
 import argparse
@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", nargs="+", required=True, metavar="PATH", help="files, directories, globs"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new directory")
-    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="of the model to train")
+    parser.add_argument(
+        "--tokenizer", required=True, metavar="DIR", help="tokenizer of the model to train"
+    )
     add_flags(parser, "--skip-bad")
     parser.add_argument(
         "--workers", type=int, metavar="N", help="threads of the tokenizer (default: all cores)"
@@ -32,11 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Builds and prints the counts."""
+    """Builds the data set, and prints counts."""
     if options.workers is not None:
         if options.workers < 1:
             raise ValueError(f"--workers must be 1 or more, got {options.workers}")
-        os.environ["RAYON_NUM_THREADS"] = str(options.workers)  # read at the first use
+        os.environ["RAYON_NUM_THREADS"] = str(
+            options.workers
+        )  # read when the tokenizer is first used
     from m3jax.cli.options import load_tokenizer
     from m3jax.cli.tables import counting
     from m3jax.data.build import build

@@ -1,6 +1,6 @@
-"""Say what training files hold and what is wrong with them.
+"""Print statistics and defects of training files.
 
-Reads every record and lists the bad ones; exit code 1 where there are more than --skip-bad N, as
+Reads all records and lists the bad ones. The exit code is 1 if there are more than --skip-bad N:
 `m3jax data build` would refuse them. Paths are files (.jsonl, .jsonl.gz, .jsonl.zst, .parquet),
 directories or globs.
 """
@@ -23,14 +23,18 @@ LISTED = 12  # languages, sources, keys
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data check`."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, directory or glob")
-    parser.add_argument("--tokenizer", metavar="DIR", help="lengths in its tokens, not characters")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="DIR",
+        help="measure lengths in tokens of this model (default: in characters)",
+    )
     add_flags(parser, "--skip-bad", help="exit code 0 with up to N records that cannot be used")
-    parser.add_argument("--json", metavar="FILE", help="write the report here too")
+    parser.add_argument("--json", metavar="FILE", help="also write the report to a file")
     add_flags(parser, "--format")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Checks, prints; 1 where too many records are bad."""
+    """Prints the report; returns 1 if there are too many bad records."""
     from m3jax.cli.options import load_tokenizer
     from m3jax.cli.tables import counting
     from m3jax.data.check import check

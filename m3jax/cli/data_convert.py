@@ -1,8 +1,8 @@
-"""Turn a published data set (see `m3jax data sources`) into training files.
+"""Convert a published data set (see `m3jax data sources`) to training files.
 
-From files as they are published (JSON Lines, Parquet, JSON), from three files to be joined
-(queries, texts, judgements), from TFDS where it is prepared, or from the Hugging Face hub, which
-is the only one that uses the network.
+The input is files in their published form (JSON Lines, Parquet, JSON), three files to be joined
+(queries, texts, judgements), data prepared by TFDS, or the Hugging Face hub, which alone uses the
+network.
 """
 
 import argparse
@@ -22,22 +22,22 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data convert`."""
     add = parser.add_argument
-    add("--source", required=True, metavar="NAME", help="whose records these are")
+    add("--source", required=True, metavar="NAME", help="name of the data set")
     add("--output", required=True, metavar="FILE.jsonl[.gz|.zst]", help="a new file")
     add("--input", nargs="+", metavar="PATH", help="files, directories, globs")
-    add("--queries", metavar="FILE", help="to be joined: .jsonl or .tsv")
-    add("--corpus", metavar="FILE", help="its texts: .jsonl or .tsv")
-    add("--qrels", metavar="FILE", help="its judgements: .tsv; label 0 is a negative")
-    add("--tfds", action="store_true", help="what TFDS has prepared")
-    add("--data-dir", metavar="DIR", help="where TFDS prepared it")
-    add("--hub", nargs="?", const="", metavar="CONFIG", help="the Hugging Face hub")
-    add("--split", default="train", help="of TFDS or the hub (default: train)")
-    add("--language", default="", metavar="CODE", help="of records that name none")
+    add("--queries", metavar="FILE", help="queries to be joined: .jsonl or .tsv")
+    add("--corpus", metavar="FILE", help="texts to be joined: .jsonl or .tsv")
+    add("--qrels", metavar="FILE", help="judgements to be joined: .tsv; label 0 is a negative")
+    add("--tfds", action="store_true", help="read data that TFDS has prepared")
+    add("--data-dir", metavar="DIR", help="directory of TFDS (default: its own)")
+    add("--hub", nargs="?", const="", metavar="CONFIG", help="read from the Hugging Face hub")
+    add("--split", default="train", help="split of TFDS or the hub (default: train)")
+    add("--language", default="", metavar="CODE", help="language of records that name none")
     add_flags(parser, "--skip-bad")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Converts and prints the counts."""
+    """Converts the records, and prints counts."""
     from m3jax.cli.tables import counting
     from m3jax.data import registry
 
@@ -67,14 +67,14 @@ def _records(options: argparse.Namespace, source):
     ways = [bool(options.input), any(joined), options.tfds, options.hub is not None]
     if sum(ways) != 1:
         raise ValueError(
-            "name the records in one way: --input, or --queries with --corpus and --qrels, or "
-            "--tfds, or --hub"
+            "name the input by exactly one of: --input; --queries with --corpus and --qrels; "
+            "--tfds; --hub"
         )
     if options.input:
         return registry.from_files(options.input, BadRecords(options.skip_bad))
     if any(joined):
         if not all(joined):
-            raise ValueError("--queries, --corpus and --qrels belong together: name all three")
+            raise ValueError("--queries, --corpus and --qrels must be given together")
         return registry.from_tables(options.queries, options.corpus, options.qrels)
     if options.tfds:
         return registry.from_tfds(source, options.split, options.data_dir)

@@ -1,9 +1,9 @@
-"""Make training pairs of raw text: extract, clean, count what was dropped and why.
+"""Make training pairs from raw text: extract, clean, and count the dropped pairs by reason.
 
-Kinds and the records they read: title-body {"title", "text"}, title-abstract {"title",
+Extractors and the records they read: title-body {"title", "text"}, title-abstract {"title",
 "abstract"}, instruction-output {"instruction", "input"?, "output"} or {"inputs", "targets"},
-parallel {"translation": {lang: text, lang: text}}, code-comment {"code", "language"?}. A record's
-"lang" is the language whose script its text must have. The output is the training format.
+parallel {"translation": {lang: text, lang: text}}, code-comment {"code", "language"?}. Texts must
+be in the script of the record's "lang". The output is a file of training examples.
 """
 
 import argparse
@@ -49,12 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = getattr(limits, field)
         note = f"{meaning} (default: %(default)s)"
         add(flag, type=kind, default=default, metavar=unit, help=note)
-    add("--relevance", metavar="MODEL", help="a model whose dense score must reach the next")
+    add(
+        "--relevance",
+        metavar="MODEL",
+        help="drop pairs whose dense score by this model is below --min-relevance",
+    )
     add("--min-relevance", type=float, default=0.4, metavar="SCORE", help="default: %(default)s")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes the pairs; prints how many each filter dropped."""
+    """Writes the pairs, and prints how many each filter dropped."""
     import json
     from collections import Counter
     from pathlib import Path
@@ -81,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
             if kept % 1000 == 0:
                 progress(kept)
         if not kept:
-            raise ValueError(f"no pair is left of {seen['pairs']:,}: {dict(dropped)}")
+            raise ValueError(f"all {seen['pairs']:,} pairs were dropped: {dict(dropped)}")
     report = {
         "records": seen["records"],
         "bad": bad.count,
@@ -115,7 +119,7 @@ def _extracted(extractor: str, inputs: list[str], bad, seen):
 
 
 def _relevance(name: str):
-    """Inner products of the model's dense vectors, texts cut at 512 tokens."""
+    """Inner products of dense vectors of texts truncated to 512 tokens."""
     import numpy as np
 
     from m3jax.embed.embedder import M3Embedder

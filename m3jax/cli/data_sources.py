@@ -1,4 +1,4 @@
-"""Print the registry of the paper's sources: stage, languages, size, where to get them, licence."""
+"""Print the paper's data sources: stage, languages, size, origin, licence."""
 
 import argparse
 
@@ -13,9 +13,9 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data sources`."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="only this one, in full")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print all fields of this source")
     parser.add_argument("--stage", choices=("pretrain", "finetune", "evaluate"))
-    parser.add_argument("--language", metavar="CODE", help="sources that name it")
+    parser.add_argument("--language", metavar="CODE", help="sources with this language")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

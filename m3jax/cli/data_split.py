@@ -1,7 +1,7 @@
 """Split training files by the length of an example's longest text: NAME_len-L-R.jsonl.
 
-Every key of a record is kept. A range holds the lengths L <= tokens < R. Trainers that make their
-batches from one file at a time (FlagEmbedding's) then pad little; m3jax needs no such files.
+Records keep all keys. A file holds the lengths L <= tokens < R. Trainers that take each batch from
+one file, such as FlagEmbedding's, then pad less; m3jax does not need such files.
 """
 
 import argparse
@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", nargs="+", required=True, metavar="PATH", help="files, directories, globs"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new directory")
-    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="of the model to train")
+    parser.add_argument(
+        "--tokenizer", required=True, metavar="DIR", help="tokenizer of the model to train"
+    )
     default = ",".join(map(str, LENGTH_BOUNDARIES))
     parser.add_argument(
         "--length-boundaries",
@@ -37,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Splits and prints the files."""
+    """Splits the files, and prints the number of records in each."""
     from m3jax.cli.options import load_tokenizer
     from m3jax.cli.tables import counting
     from m3jax.data.split import split_by_length

@@ -65,7 +65,7 @@ def read_run(path: str | Path) -> Run:
         query, document, score = columns[0], columns[2], columns[4]
         if document in run.setdefault(query, {}):
             raise ValueError(
-                f"{path}:{number}: {document!r} stands twice in the results of {query!r}"
+                f"{path}:{number}: {document!r} occurs twice in the results of {query!r}"
             )
         run[query][document] = _finite(score, f"{path}:{number}")
     if not run:

@@ -242,7 +242,7 @@ def test_the_command_reads_a_published_file(tmp_path, capsys):
     )
     assert "cut.json is not valid JSON" in capsys.readouterr().err
     assert run("--source", "squad", "--output", tmp_path / "x.jsonl") == 1
-    assert "in one way" in capsys.readouterr().err
+    assert "exactly one of" in capsys.readouterr().err
     assert not list(tmp_path.glob("*x.jsonl*"))
 
 

@@ -53,7 +53,7 @@ def test_bad_qrels_name_the_line(tmp_path, text, message):
     ("text", "message"),
     [
         ("q1 Q0 d1 1 0.5\n", ":1: a TREC run has 6 columns"),
-        ("q1 Q0 d1 1 0.5 t\nq1 Q0 d1 2 0.4 t\n", ":2: 'd1' stands twice"),
+        ("q1 Q0 d1 1 0.5 t\nq1 Q0 d1 2 0.4 t\n", ":2: 'd1' occurs twice"),
         ("q1 Q0 d1 1 nan t\n", ":1: a score must be a finite number, got 'nan'"),
         ("", "holds no result"),
     ],
