@@ -1,7 +1,7 @@
-"""Long articles, and the paragraphs that are drawn from them. [M3 app. A.2]
+"""Long articles, their paragraphs, and random samples of both. [M3 app. A.2]
 
-Everything is a function of the seed and of the article: whatever else is in the input, and in
-whatever order, an article is drawn or not and gives the same paragraphs. Never imports JAX.
+Samples are functions of the seed and the article: whether an article is drawn, and which of its
+paragraphs, does not depend on the order of the input; paragraphs do not depend on other articles.
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ from m3jax.io.hashing import int_digest
 from m3jax.io.jsonl import string_of, with_title
 from m3jax.text.tokenizer import Tokenizer
 
-# Characters that say about as much as three Latin letters.
+# Characters that carry about as much information as three Latin letters.
 _WIDE = re.compile(r"[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 _SENTENCE = re.compile(r"(?<=[.!?؟।])\s+|(?<=[。！？])")
 _LANGUAGE = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
-_PROSE = 0.6  # least share of letters and their marks; below it stand tables, formulas, lists
+_PROSE = 0.6  # least share of letters and their marks; lower in tables, formulas and lists
 
 
 class Article(NamedTuple):
-    """One long text; languages are "" where nobody said."""
+    """One long text; `lang` is "" if it is unknown."""
 
     id: str
     title: str
@@ -36,20 +36,35 @@ class Article(NamedTuple):
     source: str
 
     @property
-    def whole(self) -> str:
-        """Title and text, joined as a corpus joins them."""
+    def document(self) -> str:
+        """Title and text, joined as in a corpus."""
         return with_title(self.title, self.text)
 
 
+class SourceParagraph(NamedTuple):
+    """A paragraph about which a question is asked."""
+
+    article: Article
+    paragraphs: tuple[str, ...]  # of the article
+    number: int  # of the paragraph
+
+    @property
+    def text(self) -> str:
+        return self.paragraphs[self.number]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Which articles are asked about; None sets no limit."""
+class ArticleSampling:
+    """Which articles are used; None sets no limit.
+
+    Raises ValueError for an empty range and for a count below 1.
+    """
 
     min_chars: int = 2000
     max_chars: int | None = None
     min_tokens: int = 0  # with <s> and </s>, title included
     max_tokens: int | None = None
-    languages: tuple[str, ...] = ()  # all, where empty
+    languages: tuple[str, ...] = ()  # (): all
     per_language: int | None = None  # articles
     seed: int = 0
 
@@ -57,16 +72,16 @@ class Sampling:
         for unit in ("chars", "tokens"):
             least, most = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
             if least < 0 or (most is not None and most < least):
-                raise ValueError(f"no length lies between {least} and {most} {unit}")
+                raise ValueError(f"no length is between {least} and {most} {unit}")
         if self.per_language is not None and self.per_language < 1:
-            raise ValueError(f"articles a language must be at least 1, got {self.per_language}")
+            raise ValueError(f"articles per language must be at least 1, got {self.per_language}")
 
 
 def read_articles(paths: Paths, on_bad: OnBad, language: str = "") -> Iterator[Article]:
     """{"text", "title"?, "id" or "_id"?, "lang"?, "source"?} of JSON Lines and Parquet files.
 
-    Of a training example, {"query", "pos", ...}, the positives are articles. `language` is that
-    of records that name none. Without an id, an article is named by a digest of its text.
+    The positives of a training example, {"query", "pos", ...}, are articles. `language` is the
+    default for records without "lang". An article without an id gets a hash of its text as id.
     """
     for file in example_files(paths):
         for place, values in read_values(file, on_bad):
@@ -76,76 +91,76 @@ def read_articles(paths: Paths, on_bad: OnBad, language: str = "") -> Iterator[A
                 on_bad(error)
 
 
-def sample(
+def sample_articles(
     articles: Iterable[Article],
-    sampling: Sampling,
-    left_out: Counter[str],
+    sampling: ArticleSampling,
+    excluded: Counter[str],
     tokenizer: Tokenizer | None = None,
 ) -> list[Article]:
-    """The articles to ask about, in the order of the input; `left_out` counts the others.
+    """A sample of articles, in the order of the input; `excluded` counts the others by reason.
 
-    Held in memory: those that are drawn. Raises ValueError where two texts have one id, or where
-    a limit in tokens has no tokenizer.
+    Only the sample is kept in memory. Raises ValueError if two different texts have the same id,
+    and for a limit in tokens without a tokenizer.
     """
     if tokenizer is None and (sampling.min_tokens or sampling.max_tokens is not None):
         raise ValueError("a length in tokens needs a tokenizer: name one, or limit the characters")
-    fitting = _of_length(_distinct(articles, sampling, left_out), sampling, left_out, tokenizer)
+    fitting = _of_length(_distinct(articles, sampling, excluded), sampling, excluded, tokenizer)
     drawn: dict[str, list[tuple[int, int, Article]]] = {}
     for number, article in enumerate(fitting):
         kept = drawn.setdefault(article.lang, [])
-        # The highest numbers leave first: the heap holds the smallest ones, negated.
-        entry = (-digest(sampling.seed, article.id), -number, article)
+        # A heap of the smallest hashes, negated: the largest hash is replaced first.
+        entry = (-stable_hash(sampling.seed, article.id), -number, article)
         if sampling.per_language is None or len(kept) < sampling.per_language:
             heapq.heappush(kept, entry)
         else:
             heapq.heappushpop(kept, entry)
-            left_out["not drawn"] += 1
-    found = sorted(itertools.chain(*drawn.values()), key=lambda entry: -entry[1])
-    return [article for _, _, article in found]
+            excluded["not drawn"] += 1
+    entries = sorted(itertools.chain(*drawn.values()), key=lambda entry: -entry[1])
+    return [article for _, _, article in entries]
 
 
-def paragraphs(text: str, least: int = 300, most: int = 2000) -> list[str]:
-    """Its paragraphs of `least` to `most` in `size`, in order; what is not prose is left out.
+def split_paragraphs(text: str, shortest: int = 300, longest: int = 2000) -> list[str]:
+    """The paragraphs of a text, each `shortest` to `longest` in `text_size`, in order.
 
-    Short lines (headings, turns of a conversation) are joined with what follows, long ones are cut
-    between sentences, else between words.
+    Short lines (headings, turns of a conversation) are joined with the next ones; long ones are
+    cut between sentences, else between words. Paragraphs that are not prose are dropped.
     """
-    found: list[str] = []
-    held = ""
+    paragraphs: list[str] = []
+    current = ""
     for line in text.splitlines():
-        for piece in _cut(line.strip(), most):
-            if held and size(held) + size(piece) >= most:
-                found.append(held)
-                held = ""
-            held = f"{held}\n{piece}" if held else piece
-            if size(held) >= least:
-                found.append(held)
-                held = ""
-    if held and found and size(found[-1]) + size(held) < most:
-        found[-1] += f"\n{held}"
-    return [p for p in found if size(p) >= least and _is_prose(p)]
+        for part in _cut(line.strip(), longest):
+            if current and text_size(current) + text_size(part) >= longest:
+                paragraphs.append(current)
+                current = ""
+            current = f"{current}\n{part}" if current else part
+            if text_size(current) >= shortest:
+                paragraphs.append(current)
+                current = ""
+    if current and paragraphs and text_size(paragraphs[-1]) + text_size(current) < longest:
+        paragraphs[-1] += f"\n{current}"
+    return [p for p in paragraphs if text_size(p) >= shortest and _is_prose(p)]
 
 
-def choose(article: Article, count: int, available: int, seed: int) -> list[int]:
-    """`count` of the numbers below `available`, at random by seed and article, sorted."""
-    order = sorted(range(available), key=lambda number: digest(seed, article.id, number))
+def sample_numbers(article: Article, count: int, total: int, seed: int) -> list[int]:
+    """`count` distinct numbers below `total`, sorted; random by seed and article id."""
+    order = sorted(range(total), key=lambda number: stable_hash(seed, article.id, number))
     return sorted(order[:count])
 
 
-def size(text: str) -> int:
-    """Characters, each of Chinese, Japanese and Korean counted as three."""
+def text_size(text: str) -> int:
+    """The number of characters, where one of Chinese, Japanese or Korean counts as three."""
     return len(text) + 2 * len(_WIDE.findall(text))
 
 
-def sentences(text: str) -> list[str]:
-    """A text cut behind full stops, question and exclamation marks, and at line ends."""
+def split_sentences(text: str) -> list[str]:
+    """A text split after full stops, question and exclamation marks, and at line ends."""
     parts = (part.strip() for line in text.splitlines() for part in _SENTENCE.split(line))
     return [part for part in parts if part]
 
 
-def digest(*parts: object) -> int:
-    """A 64-bit number of some values, the same on every machine."""
-    return int_digest("\0".join(map(str, parts)), byteorder="big")
+def stable_hash(*values: object) -> int:
+    """A 64-bit hash of the values, the same on every machine."""
+    return int_digest("\0".join(map(str, values)), byteorder="big")
 
 
 def _articles(
@@ -169,27 +184,27 @@ def _articles(
     for text in texts:
         if not text.strip():
             raise ValueError(f"{place}: 'text' is missing or blank")
-        name = f"{digest(title, text):016x}" if identity is None else str(identity)
+        name = f"{stable_hash(title, text):016x}" if identity is None else str(identity)
         yield Article(name, title, text.strip(), lang, source)
 
 
 def _distinct(
-    articles: Iterable[Article], sampling: Sampling, left_out: Counter[str]
+    articles: Iterable[Article], sampling: ArticleSampling, excluded: Counter[str]
 ) -> Iterator[Article]:
     texts: set[int] = set()
     ids: dict[str, int] = {}
     for article in articles:
         if sampling.languages and article.lang not in sampling.languages:
-            left_out["another language"] += 1
+            excluded["another language"] += 1
             continue
-        text = digest(article.text)
+        text = stable_hash(article.text)
         if ids.setdefault(article.id, text) != text:
             raise ValueError(
                 f"two different articles have the id {article.id!r} (one in {article.source}): "
                 "ids must be unique over all inputs; put the language or source in front of them"
             )
         if text in texts:
-            left_out["duplicate"] += 1
+            excluded["duplicate"] += 1
             continue
         texts.add(text)
         yield article
@@ -197,59 +212,60 @@ def _distinct(
 
 def _of_length(
     articles: Iterable[Article],
-    sampling: Sampling,
-    left_out: Counter[str],
+    sampling: ArticleSampling,
+    excluded: Counter[str],
     tokenizer: Tokenizer | None,
 ) -> Iterator[Article]:
-    fitting = _between(
-        ((article, len(article.whole)) for article in articles),
-        sampling.min_chars, sampling.max_chars, left_out,
-    )  # fmt: skip
+    lengths = ((article, len(article.document)) for article in articles)
+    fitting = _between(lengths, sampling.min_chars, sampling.max_chars, excluded)
     if tokenizer is None:
         yield from fitting
         return
     counted = (
         (article, int(length[0]))
-        for chunk, lengths in measured(fitting, lambda article: [article.whole], tokenizer)
+        for chunk, lengths in measured(fitting, lambda article: [article.document], tokenizer)
         for article, length in zip(chunk, lengths, strict=True)
     )
-    yield from _between(counted, sampling.min_tokens, sampling.max_tokens, left_out)
+    yield from _between(counted, sampling.min_tokens, sampling.max_tokens, excluded)
 
 
 def _between(
-    pairs: Iterable[tuple[Article, int]], least: int, most: int | None, left_out: Counter[str]
+    lengths: Iterable[tuple[Article, int]],
+    shortest: int,
+    longest: int | None,
+    excluded: Counter[str],
 ) -> Iterator[Article]:
-    for article, length in pairs:
-        if length < least:
-            left_out["too short"] += 1
-        elif most is not None and length > most:
-            left_out["too long"] += 1
+    for article, length in lengths:
+        if length < shortest:
+            excluded["too short"] += 1
+        elif longest is not None and length > longest:
+            excluded["too long"] += 1
         else:
             yield article
 
 
-def _cut(line: str, most: int) -> Iterator[str]:
-    """A line in pieces below `most`, cut between sentences, else words, else anywhere."""
-    if size(line) < most:
+def _cut(line: str, longest: int) -> Iterator[str]:
+    """Parts of a line below `longest`, cut between sentences, else words, else anywhere."""
+    if text_size(line) < longest:
         if line:
             yield line
         return
-    held = ""
+    current = ""
     for sentence in _SENTENCE.split(line):
-        parts = [sentence] if size(sentence) < most else _words(sentence, most // 4)
-        for part in parts:
-            if held and size(held) + size(part) >= most:
-                yield held
-                held = ""
-            # Sentences of scripts without spaces join without one.
-            glue = "" if not held or _WIDE.match(part) else " "
-            held += glue + part
-    if held:
-        yield held
+        fits = text_size(sentence) < longest
+        for part in [sentence] if fits else _words(sentence, longest // 4):
+            if current and text_size(current) + text_size(part) >= longest:
+                yield current
+                current = ""
+            # Sentences of scripts without spaces are joined without one.
+            separator = "" if not current or _WIDE.match(part) else " "
+            current += separator + part
+    if current:
+        yield current
 
 
-def _words(sentence: str, most: int) -> list[str]:
-    step = max(most // 3, 1)
+def _words(sentence: str, longest: int) -> list[str]:
+    step = max(longest // 3, 1)
     return [
         word[start : start + step]
         for word in sentence.split()

@@ -1,69 +1,85 @@
-"""Does a model find the paragraph that a question was written for?
+"""Round-trip consistency: whether a model retrieves the paragraph of a generated question.
 
-Each question ranks the paragraphs of its own article and some of other articles in its language,
-by inner products of dense vectors.
+Each question ranks the paragraphs of its article and a sample of paragraphs of other articles in
+its language, by inner products of dense vectors.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from m3jax.synthesize.articles import Article, digest
+from m3jax.embed.embedder import M3Embedder
+from m3jax.synthesize.articles import SourceParagraph, stable_hash
+from m3jax.synthesize.synthesis import RoundTripFilter
 
 Embed = Callable[[list[str]], np.ndarray]  # texts to vectors [n, d]
-OTHERS = 64  # paragraphs of other articles, a language
+MAX_LENGTH = 512  # tokens of a question or paragraph
+OTHERS = 64  # paragraphs of other articles, per language
 GROUP = 32  # questions whose articles are encoded together
 
 
-class Asked(NamedTuple):
-    """A paragraph of an article that a question was asked for."""
+def round_trip_filter(embedder: M3Embedder, top_k: int = 3, model: str = "") -> RoundTripFilter:
+    """A filter by the dense vectors of `embedder`; `model` is its name in the report.
 
-    article: Article
-    paragraphs: tuple[str, ...]  # all of the article's
-    number: int  # of the paragraph
+    Raises ValueError for a `top_k` below 1.
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    length = min(MAX_LENGTH, embedder.passage_max_length)
 
-    @property
-    def paragraph(self) -> str:
-        return self.paragraphs[self.number]
+    def embed(encode: Callable) -> Embed:
+        return lambda texts: encode(texts, max_length=length, show_progress=False)["dense_vecs"]
+
+    queries, passages = embed(embedder.encode_queries), embed(embedder.encode_corpus)
+
+    def ranks(
+        questions: Sequence[str],
+        sources: Sequence[SourceParagraph],
+        sample: Iterable[SourceParagraph],
+    ) -> Iterator[int]:
+        return source_ranks(questions, sources, sample, queries, passages)
+
+    return RoundTripFilter(ranks, top_k, model)
 
 
 def source_ranks(
     questions: Sequence[str],
-    asked: Sequence[Asked],
-    sample: Iterable[Asked],
+    sources: Sequence[SourceParagraph],
+    sample: Iterable[SourceParagraph],
     embed_queries: Embed,
     embed_passages: Embed,
 ) -> Iterator[int]:
-    """For each question the rank, from 1, of the paragraph it was asked for.
+    """For each question the rank, from 1, of its source paragraph.
 
-    `sample` is what the others are drawn from: the same ones whatever its order.
+    The paragraphs of other articles are drawn from `sample`, independently of its order.
     """
-    others = _others(sample)
-    vectors = {lang: embed_passages([a.paragraph for a in some]) for lang, some in others.items()}
-    for start in range(0, len(asked), GROUP):
-        group = asked[start : start + GROUP]
-        # One article may stand behind several questions.
-        texts = {a.article.id: list(a.paragraphs) for a in group}
-        flat = embed_passages([text for some in texts.values() for text in some])
-        ends = np.cumsum([len(some) for some in texts.values()])
-        own = dict(zip(texts, np.split(flat, ends[:-1]), strict=True))
+    others = _sample_others(sample)
+    vectors = {lang: embed_passages([p.text for p in part]) for lang, part in others.items()}
+    for start in range(0, len(sources), GROUP):
+        group = sources[start : start + GROUP]
+        # An article may have several questions: its paragraphs are encoded once.
+        texts = {source.article.id: list(source.paragraphs) for source in group}
+        flat = embed_passages([text for part in texts.values() for text in part])
+        ends = np.cumsum([len(part) for part in texts.values()])
+        article_vectors = dict(zip(texts, np.split(flat, ends[:-1]), strict=True))
         queries = embed_queries(list(questions[start : start + GROUP]))
-        for item, query in zip(group, queries, strict=True):
-            lang = item.article.lang
-            foreign = np.array([o.article.id != item.article.id for o in others.get(lang, ())])
-            outside = vectors[lang][foreign] @ query if foreign.any() else np.zeros(0, np.float32)
-            inside = own[item.article.id] @ query
-            best = inside[item.number]
-            yield 1 + int((inside > best).sum()) + int((outside > best).sum())
+        for source, query in zip(group, queries, strict=True):
+            article, lang = source.article.id, source.article.lang
+            is_other = np.array([p.article.id != article for p in others.get(lang, ())])
+            outside = np.zeros(0, np.float32)
+            if is_other.any():
+                outside = vectors[lang][is_other] @ query
+            inside = article_vectors[article] @ query
+            score = inside[source.number]
+            yield 1 + int((inside > score).sum()) + int((outside > score).sum())
 
 
-def _others(sample: Iterable[Asked]) -> dict[str, list[Asked]]:
-    """Language -> the paragraphs that every question of that language is ranked among."""
-    found: dict[str, list[Asked]] = {}
-    for item in sample:
-        found.setdefault(item.article.lang, []).append(item)
-    for lang, items in found.items():
-        items.sort(key=lambda item: digest("others", item.article.id, item.number))
-        found[lang] = items[:OTHERS]
-    return found
+def _sample_others(sample: Iterable[SourceParagraph]) -> dict[str, list[SourceParagraph]]:
+    """Language -> the paragraphs among which every question of that language is ranked."""
+    paragraphs: dict[str, list[SourceParagraph]] = {}
+    for paragraph in sample:
+        paragraphs.setdefault(paragraph.article.lang, []).append(paragraph)
+    for lang, items in paragraphs.items():
+        items.sort(key=lambda item: stable_hash("others", item.article.id, item.number))
+        paragraphs[lang] = items[:OTHERS]
+    return paragraphs

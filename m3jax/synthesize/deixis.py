@@ -1,7 +1,7 @@
-"""Words by which a question leans on a text that its reader does not see. Never imports JAX.
+"""Context references: words with which a question refers to a text that its reader does not see.
 
-Short lists of what is plain: pronouns that also stand in sound questions (French "il", English
-"it") are not in them.
+The lists are short and hold clear cases only. Pronouns that also occur in self-contained questions
+(French "il", English "it") are not included.
 """
 
 import itertools
@@ -9,60 +9,82 @@ import re
 import unicodedata
 
 
-def _each(first: str, second: str) -> list[str]:
-    """Every word of the first list before every one of the second; | between phrases."""
-    pairs = itertools.product(first.split("|"), second.split("|"))
+def _listed(phrases: str) -> list[str]:
+    """The phrases between "|"."""
+    return phrases.split("|")
+
+
+def _combined(first: str, second: str) -> list[str]:
+    """Every phrase of the first list followed by every phrase of the second."""
+    pairs = itertools.product(_listed(first), _listed(second))
     return [" ".join(pair) for pair in pairs]
 
 
-# Whole words, in small letters, without punctuation.
-WORDS = {
+# Language -> phrases, in lower case and without punctuation, that match at word boundaries.
+PHRASES = {
     "en": [
-        *_each("this|above|following|given|present", "article|text|passage|paragraph|document"
-               "|section|author|study|excerpt|story"),
-        *_each("in the|from the|by the|according to the|does the|of the",
-               "article|passage|paragraph|excerpt|above text|given text"),
-        *"according to the text|according to the author|mentioned above|he|she|him|his|her|they"
-        "|them|their".split("|"),
+        *_combined(
+            "this|above|following|given|present",
+            "article|text|passage|paragraph|document|section|author|study|excerpt|story",
+        ),
+        *_combined(
+            "in the|from the|by the|according to the|does the|of the",
+            "article|passage|paragraph|excerpt|above text|given text",
+        ),
+        *_listed(
+            "according to the text|according to the author|mentioned above|he|she|him|his|her|they"
+            "|them|their"
+        ),
     ],
     "de": [
-        *_each("dieser|diese|dieses|diesem|diesen|der obige|dem obigen|der vorliegende",
-               "text|artikel|abschnitt|absatz|textabschnitt|autor|beitrag"),
-        *_each("im|laut|laut dem|in dem", "text|artikel|abschnitt|textabschnitt"),
-        *"er|ihm|ihn|der autor des textes|oben genannte|oben genannten".split("|"),
+        *_combined(
+            "dieser|diese|dieses|diesem|diesen|der obige|dem obigen|der vorliegende",
+            "text|artikel|abschnitt|absatz|textabschnitt|autor|beitrag",
+        ),
+        *_combined("im|laut|laut dem|in dem", "text|artikel|abschnitt|textabschnitt"),
+        *_listed("er|ihm|ihn|der autor des textes|oben genannte|oben genannten"),
     ],
     "es": [
-        *_each("este|el presente|según el|en el",
-               "artículo|texto|pasaje|párrafo|fragmento|documento"),
-        *"él|ella|ellos|ellas|mencionado anteriormente".split("|"),
+        *_combined(
+            "este|el presente|según el|en el", "artículo|texto|pasaje|párrafo|fragmento|documento"
+        ),
+        *_listed("él|ella|ellos|ellas|mencionado anteriormente"),
     ],
     "fr": [
-        *_each("ce|cet|le présent|selon le|dans le|d après le",
-               "article|texte|passage|paragraphe|document|extrait"),
-        *"selon l article|dans l article|selon l auteur|celui ci|celle ci|ceux ci|ci dessus"
-        .split("|"),
+        *_combined(
+            "ce|cet|le présent|selon le|dans le|d après le",
+            "article|texte|passage|paragraphe|document|extrait",
+        ),
+        *_listed(
+            "selon l article|dans l article|selon l auteur|celui ci|celle ci|ceux ci|ci dessus"
+        ),
     ],
-    "hi": (
+    "hi": _listed(
         "इस लेख|इस अंश|इस पाठ|इस अनुच्छेद|लेख के अनुसार|अंश के अनुसार|उपरोक्त|उसने|उन्होंने|उसका|उसकी|उसके"
-    ).split("|"),
+    ),
     "it": [
-        *_each("questo|il presente|secondo il|nel", "articolo|testo|brano|paragrafo|documento"),
-        *"l articolo|nell articolo|secondo l articolo|secondo l autore|egli|costui|lui|lei"
-        .split("|"),
+        *_combined("questo|il presente|secondo il|nel", "articolo|testo|brano|paragrafo|documento"),
+        *_listed(
+            "l articolo|nell articolo|secondo l articolo|secondo l autore|egli|costui|lui|lei"
+        ),
     ],
     "pt": [
-        *_each("este|neste|deste|segundo o|no", "artigo|texto|trecho|parágrafo|documento"),
-        *"ele|ela|eles|elas|mencionado acima".split("|"),
+        *_combined("este|neste|deste|segundo o|no", "artigo|texto|trecho|parágrafo|documento"),
+        *_listed("ele|ela|eles|elas|mencionado acima"),
     ],
     "ru": [
-        *_each("этот|этом|этого|данный|данном|приведённый|приведённом",
-               "текст|тексте|текста|отрывок|отрывке|отрывка|абзац|абзаце|документ|документе"),
-        *"эта статья|этой статье|данной статье|согласно тексту|согласно отрывку|в тексте|в отрывке"
-        "|он|она|они|ему".split("|"),
+        *_combined(
+            "этот|этом|этого|данный|данном|приведённый|приведённом",
+            "текст|тексте|текста|отрывок|отрывке|отрывка|абзац|абзаце|документ|документе",
+        ),
+        *_listed(
+            "эта статья|этой статье|данной статье|согласно тексту|согласно отрывку|в тексте"
+            "|в отрывке|он|она|они|ему"
+        ),
     ],
-}  # fmt: skip
-# Any place in a question, for words that grow together with their neighbours; expressions.
-PARTS = {
+}
+# Language -> a regular expression that matches anywhere, for scripts whose words are not separated.
+PATTERNS = {
     "ar": "هذا المقال|هذه المقالة|هذا النص|هذا المقطع|هذه الفقرة|في النص|في المقال|المذكور أعلاه|"
     "وفقا للنص|وفقًا للنص",
     "ja": "この記事|この文章|この一節|この段落|この文書|本文|本記事|上記|上述|筆者|彼女|彼は|"
@@ -75,16 +97,19 @@ PARTS = {
 }
 
 
-def leans_on_text(question: str, language: str) -> bool:
-    """Does it speak of "this article", or of "him" whom nobody named? False for other languages."""
+def refers_to_context(question: str, language: str) -> bool:
+    """Whether the question mentions "this article", or a person only as "him".
+
+    False for languages without a list.
+    """
     language = language.split("-")[0].split("_")[0].lower()
     words = _plain(question)
-    if part := PARTS.get(language):
-        return re.search(part, words) is not None
-    return any(f" {phrase} " in words for phrase in WORDS.get(language, ()))
+    if pattern := PATTERNS.get(language):
+        return re.search(pattern, words) is not None
+    return any(f" {phrase} " in words for phrase in PHRASES.get(language, ()))
 
 
 def _plain(text: str) -> str:
-    """Small letters, signs for spaces, a space at either end."""
+    """Lower case, spaces in place of punctuation, and a space at both ends."""
     letters = (" " if unicodedata.category(c)[0] in "PSZC" else c for c in text.casefold())
     return f" {' '.join(''.join(letters).split())} "

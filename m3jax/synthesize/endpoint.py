@@ -1,7 +1,7 @@
-"""Questions from a chat model behind an HTTP endpoint that speaks OpenAI's protocol.
+"""A generator that calls a chat model at an HTTP endpoint with OpenAI's protocol.
 
-The standard library alone. The key is sent to the endpoint and nowhere else: it is in no message,
-no cache, and follows no redirection. Never imports JAX.
+Uses only the standard library. The API key is sent to the endpoint and nowhere else: it is not
+part of error messages or cache entries, and redirections are not followed.
 """
 
 import dataclasses
@@ -22,26 +22,29 @@ from typing import Any
 
 from m3jax.synthesize.generators import Generator, Reply, Request
 
-RETRIED = {408, 429, 500, 502, 503, 504, 529}  # statuses of a server that may do better later
+RETRIED = {408, 429, 500, 502, 503, 504, 529}  # statuses of temporary failures
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-_LARGEST = 4 << 20  # bytes of a response that are read
+_MAX_BYTES = 4 << 20  # of a response
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where and how to ask; times in seconds."""
+    """The address of a chat model and the settings of its requests. Times are in seconds.
+
+    Raises ValueError for an invalid URL, key or number.
+    """
 
     base_url: str  # https://host/v1
     model: str
-    key: str = dataclasses.field(default="", repr=False)  # "": none is sent
+    key: str = dataclasses.field(default="", repr=False)  # "": no key is sent
     temperature: float = 0.0
     max_tokens: int = 200
     body: dict[str, Any] = dataclasses.field(default_factory=dict)  # more fields; None removes one
-    parallel: int = 4
+    concurrency: int = 4  # requests at a time
     timeout: float = 60.0
     retries: int = 6
-    first_wait: float = 1.0  # doubled with every retry
-    longest_wait: float = 60.0  # whatever Retry-After says
+    first_wait: float = 1.0  # before the first retry; doubled with each further one
+    max_wait: float = 60.0  # also limits Retry-After
 
     def __post_init__(self):
         parts = urllib.parse.urlsplit(self.base_url)
@@ -52,20 +55,27 @@ class Endpoint:
                 "with --base-url or in OPENAI_BASE_URL"
             )
         if parts.username or parts.password:
-            raise ValueError("the base URL holds a password: give the key in a variable instead")
+            raise ValueError(
+                "the base URL contains a password: pass the key in an environment variable instead"
+            )
         if not self.model:
             raise ValueError("the endpoint needs the name of a model: --model NAME")
         if self.key and not (self.key.isascii() and self.key.isprintable()):
-            raise ValueError("the key has line breaks or other signs that no HTTP header can hold")
-        if self.parallel < 1 or self.retries < 0 or self.timeout <= 0:
-            raise ValueError("parallel must be at least 1, retries 0, the timeout above 0")
+            raise ValueError(
+                "the key has line breaks or other characters that are invalid in an HTTP header"
+            )
+        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
+            raise ValueError(
+                "concurrency must be at least 1, retries at least 0, and timeout above 0; got "
+                f"{self.concurrency}, {self.retries} and {self.timeout}"
+            )
 
 
 def chat_generator(endpoint: Endpoint) -> Generator:
-    """A generator that asks `endpoint`, one prompt a request.
+    """A generator that sends each prompt to `endpoint` in a request of its own.
 
-    Raises ConnectionError for an endpoint that is not there, that refuses the request, or that
-    fails after all retries.
+    Its `answer` raises ConnectionError if the endpoint cannot be reached, refuses the request, or
+    still fails after all retries; InterruptedError if it is stopped while it waits.
     """
     stop = threading.Event()
     post = _poster(endpoint, stop)
@@ -73,14 +83,21 @@ def chat_generator(endpoint: Endpoint) -> Generator:
     def answer(requests: Sequence[Request]) -> list[Reply]:
         return [_answer(post, _payload(endpoint, request.prompt)) for request in requests]
 
-    # Not the URL: a server may move to another port and its replies still hold.
+    # The URL is not part of the identity: a server at another port gives the same replies.
     settings = _payload(endpoint, "")
     identity = f"chat {json.dumps(settings, sort_keys=True)}"
-    return Generator(identity, answer, stop, parallel=endpoint.parallel)
+    return Generator(
+        identity,
+        answer,
+        stop,
+        concurrency=endpoint.concurrency,
+        name="chat",
+        model=endpoint.model,
+    )
 
 
 def is_local(base_url: str) -> bool:
-    """Does the URL name this machine?"""
+    """Whether the URL is that of a server on this machine."""
     return urllib.parse.urlsplit(base_url).hostname in LOCAL_HOSTS
 
 
@@ -104,13 +121,13 @@ def _answer(post: Callable[[bytes], bytes], payload: dict[str, Any]) -> Reply:
 
 
 def _reply(response: bytes) -> Reply:
-    """The first choice of a completion; without text where the response is no completion."""
+    """The first choice of a completion; its text is None if the response is malformed."""
     try:
         values = json.loads(response)
         choice = values["choices"][0]
         text = choice["message"]["content"]
         usage = values.get("usage") or {}
-        counts = [int(usage.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion")]
+        counts = [int(usage.get(f"{name}_tokens") or 0) for name in ("prompt", "completion")]
         if isinstance(text, str) and text.strip():
             return Reply(text, str(choice.get("finish_reason") or "stop"), *counts)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
@@ -119,7 +136,7 @@ def _reply(response: bytes) -> Reply:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The library would send the key along to wherever it is sent."""
+    """Follows no redirection: urllib would send the key to the new address."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
@@ -131,17 +148,17 @@ def _poster(endpoint: Endpoint, stop: threading.Event) -> Callable[[bytes], byte
 
     def post(data: bytes) -> bytes:
         for number in range(endpoint.retries + 1):
-            content, problem, asked = attempt(data)
+            content, problem, requested_wait = attempt(data)
             if content is not None:
                 return content
             if number == endpoint.retries:
                 raise ConnectionError(
-                    f"{problem} (asked {number + 1} times); the replies so far are kept: run the "
-                    "same command again to go on"
+                    f"{problem} (after {number + 1} attempts); the replies so far are stored: run "
+                    "the same command again to continue"
                 )
-            # Spread, so that parallel requests do not come back all at once.
+            # Random, so that concurrent requests are not repeated all at once.
             wait = endpoint.first_wait * 2**number * random.uniform(0.5, 1.0)
-            wait = min(wait if asked is None else asked, endpoint.longest_wait)
+            wait = min(wait if requested_wait is None else requested_wait, endpoint.max_wait)
             if stop.wait(wait):
                 raise InterruptedError("stopped while waiting for the endpoint")
         raise AssertionError("unreachable")
@@ -150,15 +167,15 @@ def _poster(endpoint: Endpoint, stop: threading.Event) -> Callable[[bytes], byte
 
 
 def _attempt(endpoint: Endpoint) -> Callable[[bytes], tuple[bytes | None, str, float | None]]:
-    """A function that posts once: (response, "", None), or (None, what went wrong, wait asked for).
+    """A function that posts once and returns (response, error message, requested wait).
 
-    It raises ConnectionError where another attempt would not help.
+    The response is None for a temporary failure. Raises ConnectionError for a permanent one.
     """
     url = endpoint.base_url.rstrip("/") + "/chat/completions"
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if endpoint.key:
         headers["Authorization"] = f"Bearer {endpoint.key}"
-    # A proxy of the environment has no way to this machine's own servers.
+    # A proxy from the environment cannot reach servers on this machine.
     proxies = [urllib.request.ProxyHandler({})] if is_local(url) else []
     opener = urllib.request.build_opener(_NoRedirect, *proxies)
     answered = threading.Event()
@@ -167,14 +184,14 @@ def _attempt(endpoint: Endpoint) -> Callable[[bytes], tuple[bytes | None, str, f
         request = urllib.request.Request(url, data, headers)
         try:
             with opener.open(request, timeout=endpoint.timeout) as response:
-                content = response.read(_LARGEST)
+                content = response.read(_MAX_BYTES)
             answered.set()
             return content, "", None
         except urllib.error.HTTPError as error:
             answered.set()
             with error:
-                said = _said(error, endpoint.key)
-            problem = f"{url} answered {error.code}: {said}"
+                message = _error_message(error, endpoint.key)
+            problem = f"{url} answered {error.code}: {message}"
             if error.code not in RETRIED:
                 raise ConnectionError(problem) from None
             return None, problem, _retry_after(error.headers.get("Retry-After"))
@@ -191,10 +208,10 @@ def _attempt(endpoint: Endpoint) -> Callable[[bytes], tuple[bytes | None, str, f
     return attempt
 
 
-def _said(error: urllib.error.HTTPError, key: str) -> str:
-    """The endpoint's own message, without the key that some repeat."""
+def _error_message(error: urllib.error.HTTPError, key: str) -> str:
+    """The endpoint's message, in which the key, which some endpoints repeat, is masked."""
     try:
-        text = error.read(_LARGEST).decode("utf-8", "replace")
+        text = error.read(_MAX_BYTES).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
         text = ""
     try:
@@ -208,7 +225,7 @@ def _said(error: urllib.error.HTTPError, key: str) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, a number or a date."""
+    """The seconds in a Retry-After header, which is a number or a date; None if it is invalid."""
     if value is None:
         return None
     try:

@@ -1,8 +1,7 @@
-"""Queries without a model: the telling words of a paragraph's most telling sentence.
+"""Queries without a model: the keywords of a paragraph's most salient sentence.
 
-For tests and for work offline; a query of this kind is a search by keywords, not a question. In
-scripts without spaces a text is cut at signs, at changes of script and at function words.
-Never imports JAX.
+For tests and for offline use; such a query is a keyword search, not a question. Text in scripts
+without spaces is split at punctuation, at changes of script and at function words.
 """
 
 import itertools
@@ -13,18 +12,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from m3jax.io.hashing import new_digest
-from m3jax.synthesize.articles import sentences, size
-from m3jax.synthesize.deixis import leans_on_text
+from m3jax.synthesize.articles import split_sentences, text_size
+from m3jax.synthesize.deixis import refers_to_context
 from m3jax.synthesize.generators import Generator, Reply, Request
 from m3jax.synthesize.prompts import NONE
 
-WORDS = 6  # of a query
-# Letters and digits with the marks that \w leaves out: accents, Hebrew, Arabic, Indic vowels.
+MAX_WORDS = 6  # of a query
+# Letters and digits with the marks that \w excludes: accents, Hebrew, Arabic, Indic vowels.
 _LETTER = r"(?:[^\W_]|[\u0300-\u036f\u0591-\u05c7\u064b-\u0670\u0900-\u0963\u0966-\u0dff\u200c])"
 _WORD = re.compile(rf"{_LETTER}+(?:['’]{_LETTER}+)*")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
-# Runs of one script: kana words of ideographs and katakana; Thai, Lao, Burmese and Khmer with
-# their marks; anything else that is letters or digits. Hiragana is mostly grammar.
+# Runs of one script: ideographs; katakana; Thai, Lao, Burmese and Khmer with their marks; other
+# letters or digits. Hiragana is omitted: it is mostly grammar.
 _RUN = re.compile(
     r"[\u3400-\u9fff々]+|[\u30a0-\u30ff]+|[\u0e00-\u0eff]+|[\u1000-\u109f]+|[\u1780-\u17ff]+"
     r"|[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+"
@@ -44,7 +43,7 @@ _FUNCTION = re.compile(
 
 
 def extractive_generator(paragraphs: Iterable[str]) -> Generator:
-    """A generator whose words are weighed by how few of `paragraphs` hold them."""
+    """A generator whose keywords are weighted by their idf over `paragraphs`."""
     counts: Counter[str] = Counter()
     digest = new_digest()
     total = 0
@@ -54,20 +53,20 @@ def extractive_generator(paragraphs: Iterable[str]) -> Generator:
         digest.update(paragraph.encode("utf-8", "surrogatepass") + b"\0")
 
     def weight(term: str) -> float:
-        """The mean of its parts' idf."""
+        """The mean idf of a term's parts."""
         parts = _parts(term)
         return sum(math.log((total + 1) / (counts[p] + 0.5)) for p in parts) / len(parts)
 
     def query(paragraph: str, language: str) -> str:
         best, best_score = "", 0.0
-        often = Counter(_terms(paragraph))
+        frequency = Counter(_terms(paragraph))
 
         def salience(term: str) -> float:
-            return weight(term) * (1 + math.log(often[term] or 1))
+            return weight(term) * (1 + math.log(frequency[term] or 1))
 
-        for sentence in sentences(paragraph):
-            distinct = list(dict.fromkeys(t for t in _terms(sentence) if _telling(t, language)))
-            chosen = sorted(distinct, key=salience, reverse=True)[:WORDS]
+        for sentence in split_sentences(paragraph):
+            distinct = list(dict.fromkeys(t for t in _terms(sentence) if _is_keyword(t, language)))
+            chosen = sorted(distinct, key=salience, reverse=True)[:MAX_WORDS]
             score = sum(map(salience, chosen))
             if score > best_score and len(chosen) > 2:
                 best = " ".join(term for term in distinct if term in chosen)
@@ -77,22 +76,23 @@ def extractive_generator(paragraphs: Iterable[str]) -> Generator:
     def answer(requests: Sequence[Request]) -> list[Reply]:
         return [Reply(query(request.paragraph, request.lang)) for request in requests]
 
-    return Generator(f"extractive {digest.hexdigest()}", answer, threading.Event(), batch=64)
+    identity = f"extractive {digest.hexdigest()}"
+    return Generator(identity, answer, threading.Event(), batch_size=64, name="extractive")
 
 
 def _terms(text: str) -> list[str]:
-    found = []
+    terms = []
     for word in _WORD.findall(text) if not _UNSPACED.search(text) else _RUN.findall(text):
-        found += _FUNCTION.split(word) if _UNSPACED.match(word) else [word]
-    return [term for term in found if term]
+        terms += _FUNCTION.split(word) if _UNSPACED.match(word) else [word]
+    return [term for term in terms if term]
 
 
-def _telling(term: str, language: str) -> bool:
-    return size(term) > 2 and not leans_on_text(term, language)
+def _is_keyword(term: str, language: str) -> bool:
+    return text_size(term) > 2 and not refers_to_context(term, language)
 
 
 def _parts(term: str) -> list[str]:
-    """What is counted: a word, or the 2-grams of a run in a script without spaces."""
+    """The units of the idf: a word, or the 2-grams of a run in a script without spaces."""
     term = term.casefold()
     if not _UNSPACED.match(term) or len(term) < 3:
         return [term]

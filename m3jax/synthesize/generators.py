@@ -1,4 +1,4 @@
-"""What asks, what answers, and what comes back. Never imports JAX."""
+"""The interface of generators: requests, replies, and the object that answers them."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -6,27 +6,29 @@ from typing import NamedTuple
 
 
 class Request(NamedTuple):
-    """One question to be written."""
+    """A request for one question."""
 
-    prompt: str  # what a language model reads
-    paragraph: str  # what a generator without a model reads
+    prompt: str  # the input of a language model
+    paragraph: str  # the input of a generator without a model
     lang: str
 
 
 class Reply(NamedTuple):
-    """What a generator wrote; tokens are 0 where it does not count them."""
+    """The output of a generator; token counts are 0 if it does not report them."""
 
-    text: str | None  # None: malformed, even when asked again
-    finish: str = "stop"  # "length": cut off
+    text: str | None  # None: malformed, also after a second request
+    finish: str = "stop"  # "length": truncated
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
 class Generator(NamedTuple):
-    """`answer` takes up to `batch` requests and gives a reply to each, in order."""
+    """A generator of replies: `answer` returns one reply per request, in order."""
 
-    identity: str  # all that shapes its replies: they are cached under it
+    identity: str  # everything that determines the replies; part of their key in the cache
     answer: Callable[[Sequence[Request]], list[Reply]]
-    stop: threading.Event  # set when calls of `answer` are to give up what they wait for
-    batch: int = 1
-    parallel: int = 1  # calls of `answer` at one time, each in its own thread
+    stop: threading.Event  # set to make running calls of `answer` stop waiting
+    batch_size: int = 1  # most requests per call of `answer`
+    concurrency: int = 1  # calls of `answer` at a time, each in its own thread
+    name: str = "custom"  # for the report
+    model: str | None = None  # for the report

@@ -1,7 +1,4 @@
-"""Questions from a causal language model in a directory, by transformers and PyTorch.
-
-Never imports JAX.
-"""
+"""A generator that runs a causal language model with transformers and PyTorch."""
 
 import threading
 from collections.abc import Sequence
@@ -17,45 +14,56 @@ def local_generator(
     *,
     temperature: float = 0.0,
     max_tokens: int = 200,
-    batch: int = 8,
+    batch_size: int = 8,
     device: str | None = None,
 ) -> Generator:
     """A generator that runs the model of a Hugging Face directory with safetensors weights.
 
-    Its chat template is used where it has one. No code of the directory is run. At temperature 0
-    the likeliest token is taken. Raises FileNotFoundError for a path that is no model, ImportError
-    without PyTorch.
+    Prompts pass through the model's chat template if it has one. No code of the directory is run.
+    Decoding is greedy at temperature 0. `device` defaults to a GPU if there is one.
+
+    Raises FileNotFoundError for a directory without a model, ImportError without PyTorch.
     """
     directory = Path(directory)
     tokenizer, model = _load(directory, device)
-    sampling = {"do_sample": True, "temperature": temperature} if temperature else {
-        "do_sample": False, "temperature": None, "top_p": None, "top_k": None,
-    }  # fmt: skip
+    sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature}
+    if not temperature:
+        sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     ends = _ends(model, tokenizer)
 
     def answer(requests: Sequence[Request]) -> list[Reply]:
         texts = [_chat(tokenizer, request.prompt) for request in requests]
-        special = tokenizer.chat_template is None  # a template writes them itself
-        found = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=special)
-        ids = found["input_ids"].to(model.device)
-        mask = found["attention_mask"].to(model.device)
+        special = tokenizer.chat_template is None  # a template adds special tokens itself
+        batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=special)
+        ids = batch["input_ids"].to(model.device)
+        mask = batch["attention_mask"].to(model.device)
         rows = model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens,
-            pad_token_id=tokenizer.pad_token_id, **sampling,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            **sampling,
+        )
         return [
             _reply(tokenizer, row[ids.shape[1] :].tolist(), int(length), ends, max_tokens)
             for row, length in zip(rows, mask.sum(dim=1).tolist(), strict=True)
         ]
 
     settings = (temperature, max_tokens)
-    return Generator(f"local {_digest(directory)} {settings}", answer, threading.Event(), batch)
+    return Generator(
+        f"local {_digest(directory)} {settings}",
+        answer,
+        threading.Event(),
+        batch_size,
+        name="local",
+        model=str(directory),
+    )
 
 
 def _load(directory: Path, device: str | None) -> tuple[Any, Any]:
-    """(tokenizer, model), the model on the device."""
+    """The tokenizer and the model, which is moved to the device."""
     if not (directory / "config.json").is_file():
-        raise FileNotFoundError(f"{directory} is no model: a directory with config.json is needed")
+        raise FileNotFoundError(f"{directory} is not a model: it has no config.json")
     try:
         import torch
         import transformers
@@ -83,23 +91,25 @@ def _chat(tokenizer: Any, prompt: str) -> str:
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end a reply."""
-    named = model.generation_config.eos_token_id
-    named = [named] if isinstance(named, int) else list(named or ())
-    return {*named, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])}
+    ends = model.generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else list(ends or ())
+    return {*ends, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])}
 
 
-def _reply(tokenizer: Any, ids: list[int], prompt: int, ends: set[int], most: int) -> Reply:
+def _reply(
+    tokenizer: Any, ids: list[int], prompt_tokens: int, ends: set[int], max_tokens: int
+) -> Reply:
     length = next((i for i, token in enumerate(ids) if token in ends), len(ids))
     text = tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
-    finish = "stop" if length < most else "length"
-    return Reply(text or None, finish, prompt, length)
+    finish = "stop" if length < max_tokens else "length"
+    return Reply(text or None, finish, prompt_tokens, length)
 
 
 def _digest(directory: Path) -> str:
-    """Of the configuration and of the names, sizes and times of all files: weights are not read."""
-    found = new_digest((directory / "config.json").read_bytes(), size=8)
+    """A digest of config.json and of the names, sizes and times of all files, not of weights."""
+    digest = new_digest((directory / "config.json").read_bytes(), size=8)
     for file in sorted(directory.iterdir()):
         if file.is_file():
             status = file.stat()
-            found.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\0".encode())
-    return found.hexdigest()
+            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\0".encode())
+    return digest.hexdigest()

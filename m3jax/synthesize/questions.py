@@ -1,7 +1,4 @@
-"""Which replies are questions worth training on; the others are counted by reason.
-
-Never imports JAX.
-"""
+"""Filters for generated questions; rejected ones are counted by reason."""
 
 import dataclasses
 import difflib
@@ -11,14 +8,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from m3jax.data.cleaning import wrong_script
-from m3jax.synthesize.articles import size
-from m3jax.synthesize.deixis import leans_on_text
+from m3jax.synthesize.articles import text_size
+from m3jax.synthesize.deixis import refers_to_context
 from m3jax.synthesize.generators import Reply
 from m3jax.synthesize.prompts import NONE
 
-GRAM = 3  # characters by which question and title are compared
-NAME = 40  # `size` of a run that may be a long name; only longer ones are copied text
-_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)  # of models that reason aloud
+GRAM = 3  # characters of the n-grams that compare question and title
+MAX_NAME = 40  # largest `text_size` of a name; only longer common runs are copied text
+_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)  # the output of reasoning models
 _LABEL = re.compile(
     r"^(?:[-*•]\s+|\d{1,2}[.)]\s+)?\**(?:question|query|frage|pregunta|domanda|pergunta|вопрос|"
     r"प्रश्न|السؤال|سؤال|質問|问题|問題|질문|คำถาม)\**\s*[:：]\**\s*",
@@ -29,24 +26,27 @@ _QUOTES = ('""', "''", "“”", "„“", "«»", "「」", "『』", "**")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QuestionLimits:
-    """What a question must satisfy; 1 turns a share off (0 for script)."""
+    """Limits for questions. 0 turns `script` off, 1 turns `title` and `copied` off.
 
-    shortest: int = 15  # `size`: five characters of Chinese
+    Raises ValueError for a share outside [0, 1] and for an empty range of sizes.
+    """
+
+    shortest: int = 15  # `text_size`, i.e. five characters of Chinese
     longest: int = 300
     script: float = 0.5  # least share of letters in the language's script
-    title: float = 0.7  # most of the question's 3-grams that stand in the title
-    copied: float = 0.7  # most of the question in one run of the paragraph longer than a name
+    title: float = 0.7  # largest `title_share`
+    copied: float = 0.7  # largest `copied_share`
 
     def __post_init__(self):
         for name in ("script", "title", "copied"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.shortest <= self.longest:
-            raise ValueError(f"no size lies between {self.shortest} and {self.longest}")
+            raise ValueError(f"no size is between {self.shortest} and {self.longest}")
 
 
 class Candidate(NamedTuple):
-    """A question, and what it was made from."""
+    """A question, and the text from which it was generated."""
 
     question: str
     paragraph: str
@@ -55,7 +55,7 @@ class Candidate(NamedTuple):
 
 
 def question_of(reply: Reply) -> tuple[str, str]:
-    """(question, "") of a reply, or ("", why it holds none)."""
+    """(question, "") of a reply, or ("", the reason why it contains none)."""
     if reply.text is None:
         return "", "malformed"
     if reply.finish == "length":
@@ -76,24 +76,25 @@ def question_of(reply: Reply) -> tuple[str, str]:
 
 
 def filters(limits: QuestionLimits) -> Callable[[Candidate], str]:
-    """A function of a candidate to why it is dropped, "" where it passes. It remembers duplicates.
+    """A function that returns the reason why a candidate is rejected, "" if it passes.
 
-    In order: too short, too long, wrong script, leans on the text, title alone, copied, duplicate.
+    The checks, in order: too short, too long, wrong script, leans on the text (refers to its
+    context), title alone, copied, duplicate. The function keeps the questions that it has passed.
     """
-    known: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str]] = set()
 
     def duplicate(candidate: Candidate) -> bool:
         key = candidate.lang, folded(candidate.question)
-        if key in known:
+        if key in seen:
             return True
-        known.add(key)
+        seen.add(key)
         return False
 
     checks: list[tuple[str, Callable[[Candidate], bool]]] = [
-        ("too short", lambda c: size(c.question) < limits.shortest),
-        ("too long", lambda c: size(c.question) > limits.longest),
+        ("too short", lambda c: text_size(c.question) < limits.shortest),
+        ("too long", lambda c: text_size(c.question) > limits.longest),
         ("wrong script", lambda c: wrong_script(c.question, c.lang, limits.script)),
-        ("leans on the text", lambda c: leans_on_text(c.question, c.lang)),
+        ("leans on the text", lambda c: refers_to_context(c.question, c.lang)),
         ("title alone", lambda c: title_share(c.question, c.title) > limits.title),
         ("copied", lambda c: copied_share(c.question, c.paragraph) > limits.copied),
         ("duplicate", duplicate),
@@ -102,27 +103,27 @@ def filters(limits: QuestionLimits) -> Callable[[Candidate], str]:
 
 
 def title_share(question: str, title: str) -> float:
-    """Share of the question's distinct 3-grams that stand in the title; 0 without a title.
+    """The share of the question's distinct 3-grams that occur in the title; 0 without a title.
 
-    The text that holds such a question is known by its title: no reading is needed.
+    If it is large, the document is found by its title alone.
     """
-    asked, given = _grams(question), _grams(title)
-    return len(asked & given) / len(asked) if asked else 0.0
+    question_grams, title_grams = _grams(question), _grams(title)
+    return len(question_grams & title_grams) / len(question_grams) if question_grams else 0.0
 
 
 def copied_share(question: str, paragraph: str) -> float:
-    """The longest run that question and paragraph share, as a part of the question.
+    """The length of the longest common substring of question and paragraph / that of the question.
 
-    0 for a run up to the size of a name: "Where is Des Moines?" copies nothing.
+    0 if the substring is not longer than a name: "Where is Des Moines?" is not copied.
     """
-    asked, given = folded(question), folded(paragraph)
-    matcher = difflib.SequenceMatcher(None, asked, given, autojunk=False)
+    text = folded(question)
+    matcher = difflib.SequenceMatcher(None, text, folded(paragraph), autojunk=False)
     run = matcher.find_longest_match()
-    return run.size / len(asked) if size(asked[run.a : run.a + run.size]) > NAME else 0.0
+    return run.size / len(text) if text_size(text[run.a : run.a + run.size]) > MAX_NAME else 0.0
 
 
 def folded(text: str) -> str:
-    """Letters, digits and their marks alone, case and width made equal."""
+    """The letters, digits and marks of a text, with case and width folded."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in text if unicodedata.category(c)[0] in "LMN")
 

@@ -1,7 +1,7 @@
-"""Ask a generator, keep every reply on disk, ask nothing twice. Never imports JAX.
+"""Replies of a generator, cached on disk so that no request is sent twice.
 
-The cache is JSON Lines, {"key", "reply", "finish", "usage"} a line, added to as replies come in;
-the key is a digest of (identity of the generator, prompt).
+The cache is a JSON Lines file of {"key", "reply", "finish", "usage"}. Each reply is appended as it
+arrives. The key is a digest of the generator's identity and the prompt.
 """
 
 import contextlib
@@ -17,96 +17,108 @@ from m3jax.synthesize.generators import Generator, Reply, Request
 
 try:
     import fcntl
-except ImportError:  # Windows: two runs with one cache are not kept apart
+except ImportError:  # on Windows concurrent runs with the same cache are not detected
     fcntl = None
 
-_NO_REPLY = (ValueError, KeyError, TypeError, IndexError)
+_PARSE_ERRORS = (ValueError, KeyError, TypeError, IndexError)
 
 
-def ask(
+def generate_replies(
     requests: Sequence[Request],
     generator: Generator,
     cache: Path,
     progress: Callable[[int], None] | None = None,
 ) -> list[Reply]:
-    """A reply to each request, in order, from the cache where it is there.
+    """The reply to each request, in order, from the cache if it is there.
 
-    Whatever stops it, the replies that came in are in the cache. Malformed ones are not: another
-    run asks for them again. Raises what the generator raises; BlockingIOError where another run
-    uses the cache; ValueError for a file that is no cache.
+    Replies are in the cache as soon as they arrive, also if a later request fails. Malformed ones
+    are not stored: the next run requests them again. `progress` is called with the number of new
+    replies.
+
+    Raises what the generator raises, BlockingIOError if another run uses the cache, ValueError for
+    a file that is not a cache.
     """
-    keys = [key_of(generator.identity, request.prompt) for request in requests]
+    keys = [cache_key(generator.identity, request.prompt) for request in requests]
     with _open(cache) as stream:
-        known = read_cache(cache)
-        missing = {k: r for k, r in zip(keys, requests, strict=True) if k not in known}
-        new = _ask(missing, generator, stream, progress)
-    return [known[key] if key in known else new[key] for key in keys]
+        cached = read_cache(cache)
+        missing = {k: r for k, r in zip(keys, requests, strict=True) if k not in cached}
+        new = _generate(missing, generator, stream, progress)
+    return [cached[key] if key in cached else new[key] for key in keys]
 
 
-def key_of(identity: str, prompt: str) -> str:
-    """Under which a reply is kept."""
+def uncached(requests: Sequence[Request], generator: Generator, cache: Path) -> list[Request]:
+    """The requests without a reply in the cache."""
+    cached = read_cache(cache)
+    return [r for r in requests if cache_key(generator.identity, r.prompt) not in cached]
+
+
+def cache_key(identity: str, prompt: str) -> str:
+    """The key of a reply: 32 hexadecimal digits."""
     return hex_digest(f"{identity}\0{prompt}")
 
 
 def read_cache(path: Path) -> dict[str, Reply]:
-    """{key: reply} of a cache, {} where there is none; a torn last line does not count."""
-    found: dict[str, Reply] = {}
+    """{key: reply} of a cache, {} if the file does not exist; an incomplete last line is ignored.
+
+    Raises ValueError with file and line for any other line that is not a reply.
+    """
+    replies: dict[str, Reply] = {}
     if not path.is_file():
-        return found
+        return replies
     with open(path, "rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 key, reply = _parse(line)
-            except _NO_REPLY as error:
-                if not line.endswith(b"\n"):  # a run was killed while it wrote
+            except _PARSE_ERRORS as error:
+                if not line.endswith(b"\n"):  # the run was killed while writing
                     break
                 raise ValueError(
-                    f"{path}:{number}: not a line of a cache of replies; remove the line, or name "
-                    "another cache"
+                    f"{path}:{number}: not a cached reply; remove the line, or use another --cache"
                 ) from error
-            found[key] = reply
-    return found
+            replies[key] = reply
+    return replies
 
 
-def _ask(
+def _generate(
     missing: dict[str, Request],
     generator: Generator,
     stream: IO[bytes],
     progress: Callable[[int], None] | None,
 ) -> dict[str, Reply]:
-    found: dict[str, Reply] = {}
+    replies: dict[str, Reply] = {}
     lock = threading.Lock()
 
     def work(keys: Sequence[str]) -> None:
-        # Written by the thread that got it: nothing that was paid for waits for anybody.
-        replies = generator.answer([missing[key] for key in keys])
+        answers = generator.answer([missing[key] for key in keys])
+        # Written by this thread at once, so that an interruption loses no reply.
         with lock:
-            for key, reply in zip(keys, replies, strict=True):
-                found[key] = reply
+            for key, reply in zip(keys, answers, strict=True):
+                replies[key] = reply
                 if reply.text is not None:
                     stream.write(_line(key, reply))
             stream.flush()
 
     order = list(missing)
-    batches = [order[i : i + generator.batch] for i in range(0, len(order), generator.batch)]
+    size = generator.batch_size
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
     generator.stop.clear()
-    pool = ThreadPoolExecutor(generator.parallel)
+    pool = ThreadPoolExecutor(generator.concurrency)
     try:
         for future in as_completed([pool.submit(work, batch) for batch in batches]):
             future.result()
             if progress:
-                progress(len(found))
+                progress(len(replies))
     except BaseException:
         generator.stop.set()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return found
+    return replies
 
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
-    """The cache to write to, for this run alone."""
+    """The cache, open for appending and locked against other runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as stream:
         if fcntl:
@@ -114,14 +126,14 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise BlockingIOError(
-                    f"{path} is in use: let the other run end, or name another cache"
+                    f"{path} is used by another run: wait for it, or use another --cache"
                 ) from error
-        _mend(stream)
+        _repair(stream)
         yield stream
 
 
-def _mend(stream: IO[bytes]) -> None:
-    """Ends the last line where only that is missing, or takes it away where it is torn."""
+def _repair(stream: IO[bytes]) -> None:
+    """Adds a missing line end after the last line, or removes an incomplete last line."""
     stream.seek(0)
     last, end = b"", 0
     for last in stream:
@@ -132,7 +144,7 @@ def _mend(stream: IO[bytes]) -> None:
         _parse(last)
         stream.write(b"\n")
         stream.flush()
-    except _NO_REPLY:
+    except _PARSE_ERRORS:
         stream.truncate(end - len(last))
 
 

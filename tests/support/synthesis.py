@@ -26,8 +26,15 @@ def article_text(number: int, count: int = 6) -> str:
 
 
 def generator(stub: Stub, **options) -> Generator:
-    values = {"base_url": stub.url, "model": "stub", "key": KEY, "parallel": 1, "retries": 3,
-              "first_wait": 0.01, "timeout": 5.0} | options  # fmt: skip
+    values = {
+        "base_url": stub.url,
+        "model": "stub",
+        "key": KEY,
+        "concurrency": 1,
+        "retries": 3,
+        "first_wait": 0.01,
+        "timeout": 5.0,
+    } | options
     return chat_generator(Endpoint(**values))
 
 
@@ -41,8 +48,15 @@ def rows(path) -> list[dict]:
 
 
 def command(articles_file, output, kind: str) -> list[str]:
-    return ["synthesize", "--input", str(articles_file), "--output", str(output),
-            "--generator", kind]  # fmt: skip
+    return [
+        "synthesize",
+        "--input",
+        str(articles_file),
+        "--output",
+        str(output),
+        "--generator",
+        kind,
+    ]
 
 
 def chat(stub: Stub, articles_file, output, *more: str) -> int:

@@ -12,8 +12,12 @@ def articles_file(tmp_path):
     path = tmp_path / "articles.jsonl"
     with open(path, "w", encoding="utf-8") as file:
         for number in range(12):
-            record = {"id": f"a{number}", "title": f"Chronicle {number}", "lang": "en",
-                      "text": article_text(number)}  # fmt: skip
+            record = {
+                "id": f"a{number}",
+                "title": f"Chronicle {number}",
+                "lang": "en",
+                "text": article_text(number),
+            }
             file.write(json.dumps(record) + "\n")
     return path
 

@@ -4,14 +4,14 @@ from support.chat_stub import town
 from support.synthesis import article_text
 
 from m3jax.synthesize.articles import (
-    paragraphs,
+    split_paragraphs,
 )
 from m3jax.synthesize.extractive import extractive_generator
 from m3jax.synthesize.generators import Request
 
 
-def test_extractive_takes_the_words_that_others_lack():
-    texts = [p for number in range(3) for p in paragraphs(article_text(number), 300, 2000)]
+def test_keywords_are_words_that_other_paragraphs_lack():
+    texts = [p for number in range(3) for p in split_paragraphs(article_text(number), 300, 2000)]
     made = extractive_generator(texts)
     wanted = texts[4]
     (reply,) = made.answer([Request("", wanted, "en")])

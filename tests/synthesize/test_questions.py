@@ -26,15 +26,16 @@ def test_the_question_in_a_reply(text, want):
     assert question_of(Reply(text)) == want
 
 
-def test_a_reply_that_was_cut_off_is_no_question():
+def test_a_truncated_reply_has_no_question():
     assert question_of(Reply("Who built the", "length")) == ("", "cut off")
 
 
 GOOD = Candidate(
     "When was the iron tower of Paris painted red?",
     "The colour of the Eiffel Tower was changed to red in 1889, and to ochre some years later.",
-    "Eiffel Tower", "en",
-)  # fmt: skip
+    "Eiffel Tower",
+    "en",
+)
 
 
 @pytest.mark.parametrize(
@@ -51,14 +52,21 @@ GOOD = Candidate(
         ({"question": "When does this article say the tower turned red?"}, "leans on the text"),
         ({"question": "When did he paint the tower red?"}, "leans on the text"),
         ({"question": "What is the Eiffel Tower?", "title": "The Eiffel Tower"}, ""),
-        ({"question": "What of the history of the Eiffel Tower?",
-          "title": "History of the Eiffel Tower"}, "title alone"),
+        (
+            {
+                "question": "What of the history of the Eiffel Tower?",
+                "title": "History of the Eiffel Tower",
+            },
+            "title alone",
+        ),
         ({"question": "埃菲尔铁塔的历史是什么？", "title": "埃菲尔铁塔的历史", "lang": "zh"}, ""),
-        ({"question": "The colour of the Eiffel Tower was changed to red in which year?"},
-         "copied"),
+        (
+            {"question": "The colour of the Eiffel Tower was changed to red in which year?"},
+            "copied",
+        ),
         ({"question": "Where is the Eiffel Tower?"}, ""),  # a name is no copy
     ],
-)  # fmt: skip
+)
 def test_each_filter(changed, reason):
     assert filters(QuestionLimits())(GOOD._replace(**changed)) == reason
 

@@ -24,7 +24,7 @@ from m3jax.synthesize.reply_cache import read_cache
 from m3jax.synthesize.synthesis import split_of
 
 
-def test_questions_are_paired_with_whole_articles_and_read_back(
+def test_questions_are_paired_with_complete_articles(
     stub, articles_file, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("MY_KEY", KEY)
@@ -35,12 +35,14 @@ def test_questions_are_paired_with_whole_articles_and_read_back(
     names = ("train", "dev", "test")
     splits = {name: rows(output / f"{name}.jsonl.gz") for name in names}
     assert sum(map(len, splits.values())) == 24 == len(stub.prompts)
-    for row in [row for some in splits.values() for row in some]:
+    for row in [row for part in splits.values() for row in part]:
         assert row["pos"] == [texts[row["id"].rsplit("-", 1)[0]]] and row["neg"] == []
         assert town(row["query"]) in row["pos"][0]
         assert (row["lang"], row["source"]) == ("en", "synthetic")
-    held = [{row["pos"][0] for row in splits[name]} for name in names]
-    assert not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
+    documents = [{row["pos"][0] for row in splits[name]} for name in names]
+    assert not (
+        documents[0] & documents[1] or documents[0] & documents[2] or documents[1] & documents[2]
+    )
     assert len(list(read_examples(output / "train.jsonl.gz"))) == len(splits["train"])
     for name in names[1:]:
         (task,) = read_tasks(output / "beir", split=name)
@@ -56,9 +58,7 @@ def test_questions_are_paired_with_whole_articles_and_read_back(
     assert KEY.encode() not in written and KEY not in "".join(capsys.readouterr())
 
 
-def test_the_same_command_gives_the_same_files_and_asks_nothing_again(
-    stub, articles_file, tmp_path
-):
+def test_the_same_command_gives_the_same_files_and_sends_no_request(stub, articles_file, tmp_path):
     cache = str(tmp_path / "cache.jsonl")
     for name in ("one", "two"):
         assert chat(stub, articles_file, tmp_path / name, "--cache", cache) == 0
@@ -67,16 +67,16 @@ def test_the_same_command_gives_the_same_files_and_asks_nothing_again(
     assert one == two
 
 
-def test_a_dry_run_asks_and_writes_nothing(stub, articles_file, tmp_path, capsys):
+def test_a_dry_run_sends_and_writes_nothing(stub, articles_file, tmp_path, capsys):
     output = tmp_path / "out"
     priced = ("--dry-run", "--price-in", "2", "--price-out", "10")
     assert chat(stub, articles_file, output, *priced) == 0
-    said = capsys.readouterr().out
-    assert "12 articles (en 12)" in said and "12 paragraphs to ask about; 0 have" in said
+    printed = capsys.readouterr().out
+    assert "12 articles (en 12)" in printed and "12 paragraphs to ask about; 0 have" in printed
     pattern = r"about (\d+) prompt.* (\d+) tokens.*about ([\d.]+) at"
-    found = re.search(pattern, said.replace(",", ""), re.DOTALL)
-    assert found, said
-    prompts, answers, cost = map(float, found.groups())
+    match = re.search(pattern, printed.replace(",", ""), re.DOTALL)
+    assert match, printed
+    prompts, answers, cost = map(float, match.groups())
     assert answers == 12 * 40 and 2000 < prompts < 6000  # 12 prompts of some 1,000 characters
     assert cost == pytest.approx((2 * prompts + 10 * answers) / 1e6, abs=1e-4)
     assert not stub.prompts and sorted(tmp_path.iterdir()) == [articles_file]
@@ -86,7 +86,7 @@ def test_a_dry_run_asks_and_writes_nothing(stub, articles_file, tmp_path, capsys
     assert "0 paragraphs to ask about; 12 have a reply" in capsys.readouterr().out
 
 
-def test_a_killed_run_goes_on_and_asks_no_answered_prompt_again(stub, articles_file, tmp_path):
+def test_a_killed_run_resumes_without_repeating_requests(stub, articles_file, tmp_path):
     release = threading.Event()
 
     def script(number, text):
@@ -96,8 +96,15 @@ def test_a_killed_run_goes_on_and_asks_no_answered_prompt_again(stub, articles_f
 
     stub.script = script
     output, cache = tmp_path / "out", tmp_path / "out.replies.jsonl"
-    arguments = [*command(articles_file, output, "chat"), "--model", "stub", "--base-url", stub.url,
-                 "--parallel", "2"]  # fmt: skip
+    arguments = [
+        *command(articles_file, output, "chat"),
+        "--model",
+        "stub",
+        "--base-url",
+        stub.url,
+        "--concurrency",
+        "2",
+    ]
     process = subprocess.Popen([sys.executable, "-m", "m3jax", *arguments])
     deadline = time.monotonic() + 60
     while len(read_cache(cache)) < 5 and time.monotonic() < deadline:
@@ -108,7 +115,7 @@ def test_a_killed_run_goes_on_and_asks_no_answered_prompt_again(stub, articles_f
     answered = len(read_cache(cache))
     assert answered == 5 and not output.exists()
     with open(cache, "ab") as file:
-        file.write(b'{"key": "to')  # what a kill may leave
+        file.write(b'{"key": "to')  # an incomplete line, as after a kill
     first = stub.prompts[:5]
     stub.prompts.clear()
     assert chat(stub, articles_file, output) == 0
@@ -120,8 +127,24 @@ def test_extractive_works_offline_on_real_long_documents(data_dir, tmp_path):
     languages = ("en", "fr", "ja", "ko", "th", "zh-Hant")
     files = [str(data_dir / "train" / f"long_{lang}.jsonl.gz") for lang in languages]
     output = tmp_path / "out"
-    assert main(["synthesize", "--input", *files, "--output", str(output), "--articles", "6",
-                 "--min-chars", "1500", "--generator", "extractive"]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "synthesize",
+                "--input",
+                *files,
+                "--output",
+                str(output),
+                "--articles",
+                "6",
+                "--min-chars",
+                "1500",
+                "--generator",
+                "extractive",
+            ]
+        )
+        == 0
+    )
     kept = Counter()
     for row in rows(output / "train.jsonl.gz"):
         kept[row["lang"]] += 1
@@ -133,7 +156,7 @@ def test_extractive_works_offline_on_real_long_documents(data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no endpoint: name it with --base-url"),
+        ([], "no endpoint: pass --base-url"),
         (["--base-url", "host/v1"], "must look like https://host/v1"),
         (["--base-url", "http://127.0.0.1:9/v1"], "no endpoint at http://127.0.0.1:9"),
         (["--base-url", "https://example.com/v1"], "OPENAI_API_KEY is not set"),
@@ -151,14 +174,14 @@ def test_errors_say_what_to_do(articles_file, tmp_path, capsys, monkeypatch, arg
     assert message in capsys.readouterr().err and not output.exists()
 
 
-def test_an_output_that_exists_is_not_touched_and_nothing_asked(stub, articles_file, tmp_path):
+def test_an_existing_output_is_unchanged_and_no_request_sent(stub, articles_file, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     assert chat(stub, articles_file, tmp_path / "out") == 1
     assert not stub.prompts and [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
-def test_no_question_left_leaves_no_output_but_the_replies(stub, articles_file, tmp_path, capsys):
+def test_without_questions_only_the_replies_are_written(stub, articles_file, tmp_path, capsys):
     stub.script = lambda number, text: (200, {}, completion("NONE"))
     assert chat(stub, articles_file, tmp_path / "out") == 1
     assert (
@@ -167,7 +190,7 @@ def test_no_question_left_leaves_no_output_but_the_replies(stub, articles_file, 
     assert not (tmp_path / "out").exists() and len(read_cache(tmp_path / "out.replies.jsonl")) == 12
 
 
-def test_splits_depend_on_the_text_alone_and_have_their_shares():
+def test_splits_depend_only_on_the_text_and_have_the_given_shares():
     texts = [Article(str(i), "", f"text {i}", "en", "s") for i in range(2000)]
     shares = (0.8, 0.05, 0.15)
     found = Counter(split_of(a, shares) for a in texts)
@@ -178,12 +201,23 @@ def test_splits_depend_on_the_text_alone_and_have_their_shares():
     assert split_of(texts[0], (0.0, 0.0, 1.0)) == "test"
 
 
-def test_the_model_check_drops_what_it_does_not_find(tiny_dir, articles_file, tmp_path):
+def test_the_model_check_drops_questions_it_does_not_retrieve(tiny_dir, articles_file, tmp_path):
     counts = []
     for check in ([], ["--check-model", str(tiny_dir), "--check-top-k", "1"]):
         output = tmp_path / f"out{len(check)}"
-        assert main([*command(articles_file, output, "extractive"), "--articles", "4",
-                     "--paragraphs", "4", *check]) == 0  # fmt: skip
+        assert (
+            main(
+                [
+                    *command(articles_file, output, "extractive"),
+                    "--articles",
+                    "4",
+                    "--paragraphs",
+                    "4",
+                    *check,
+                ]
+            )
+            == 0
+        )
         counts.append(json.loads((output / "report.json").read_text())["languages"]["en"])
     lost = counts[1]["paragraph not found"]
     assert lost > 0 and counts[1]["kept"] + lost == counts[0]["kept"]
