@@ -86,14 +86,15 @@ def negatives(kind: str, model: str, train: Path, work: Path, results: Path) -> 
         (work / f"{kind}.jsonl").unlink(missing_ok=True)
         command = [sys.executable, "-m", "m3jax", "mine", "--model", model, "--pooling", "mean"]
         command += ["--input", str(train), "--output", str(work / f"{kind}.jsonl")]
-        command += ["--same-language", "--passage-length", str(LENGTH), "--work", str(work / "w")]
-        command += ["--report", str(report), "--small-pools"]
+        command += ["--same-language", "--passage-length", str(LENGTH)]
+        command += ["--workdir", str(work / "w")]
+        command += ["--report", str(report), "--allow-small-pool"]
         # A random passage: any rank will do.
         how = ["--range", "0-1000000"]
         if kind == "mined":
             picture = results / "mined_negatives.png"
             picture.unlink(missing_ok=True)
-            how = ["--range", "10-110", "--max-share", "0.95", "--plot", str(picture)]
+            how = ["--range", "10-110", "--max-positive-ratio", "0.95", "--plot", str(picture)]
         subprocess.run([*command, *how], check=True)
     found = json.loads(report.read_text(encoding="utf-8"))
     names = ("queries", "negatives", "queries_with_fewer_than_asked", "dropped", "scores")

@@ -244,8 +244,8 @@ def questions(data: Path, count: int, seed: int) -> list[dict]:
 def mine(work: Path, questions: Path) -> None:
     """Hard negatives; where a language has few passages its whole pool serves."""
     run("mine", "--model", work / "heads", "--method", "all", "--input", questions, "--output",
-        work / "mined.jsonl", "--range", "1-40", "--max-share", "0.97", "--negatives", 2,
-        "--same-language", "--small-pools", "--passage-length", 160, "--report",
+        work / "mined.jsonl", "--range", "1-40", "--max-positive-ratio", "0.97", "--negatives", 2,
+        "--same-language", "--allow-small-pool", "--passage-length", 160, "--report",
         work / "mined.json")  # fmt: skip
 
 

@@ -85,7 +85,8 @@ main(["data", "check", str(WORK / "pairs.jsonl")])
 shutil.rmtree(WORK / "mined.jsonl.work", ignore_errors=True)
 (WORK / "mined.jsonl").unlink(missing_ok=True)
 files = ["--input", str(WORK / "pairs.jsonl"), "--output", str(WORK / "mined.jsonl")]
-rules = ["--range", "1-50", "--negatives", "4", "--max-share", "0.95", "--small-pools"]
+rules = ["--range", "1-50", "--negatives", "4"]
+rules += ["--max-positive-ratio", "0.95", "--allow-small-pool"]
 main(["mine", "--model", MODEL, *files, *rules])
 
 # %% [markdown]

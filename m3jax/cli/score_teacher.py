@@ -1,13 +1,14 @@
-"""Score training files with a teacher, to distil from: fills pos_scores and neg_scores.
+"""Score training files with a teacher for distillation: fills pos_scores and neg_scores.
 
-The teacher is a cross-encoder (--teacher: a sentence-transformers directory, or a hub name; its
-logits, on a GPU where there is one) or an M3's own score (--model, with --method and --weights).
-Each distinct pair of 128 examples is scored once. Run again after a stop, it goes on.
+The teacher is a cross-encoder (--teacher: a sentence-transformers directory or a hub name; the
+scores are its logits, on a GPU if there is one) or an M3 model (--model, with --method and
+--weights). Each distinct pair within 128 examples is scored once. An interrupted run resumes.
 """
 
 import argparse
+from pathlib import Path
 
-from m3jax.cli.options import add_method, add_model
+from m3jax.cli.options import add_flags, add_method, add_model, deprecated_alias
 from m3jax.search.options import METHODS
 
 EXAMPLES = """\
@@ -26,62 +27,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--teacher", metavar="DIR", help="a cross-encoder with one output")
     add_model(parser, required=False)
     add_method(parser, methods=list(METHODS)[1:], help="of --model (default: all)")
-    add("--weights", metavar="D,S,M", help="of dense+sparse and all (default: the model's)")
-    add("--query-instruction", default="", help="of --model, in front of queries")
-    add("--passage-instruction", default="", help="of --model, in front of passages")
-    add("--max-length", type=int, default=512, metavar="TOKENS",
-        help="of a pair, or of a passage with --model (default: 512)")  # fmt: skip
+    add_flags(parser, "--weights", "--query-instruction", "--passage-instruction")
+    add(
+        "--max-length",
+        type=int,
+        default=512,
+        metavar="TOKENS",
+        help="of a pair, or of a passage with --model (default: 512)",
+    )
     add("--batch-size", type=int, metavar="ROWS", help="default: 32 pairs; by tokens with --model")
-    add("--device", help="of --teacher, such as cuda:1 (default: a GPU where there is one)")
-    add("--with-prompt", action="store_true", help="put the records' prompt in front of queries")
-    add("--keep-scores", action="store_true", help="leave records that have both scores")
-    add("--work", metavar="DIR", help="finished chunks (default: OUTPUT.work)")
-    add("--skip-bad", type=int, default=0, metavar="N", help="leave out up to N bad records")
+    add("--device", help="of --teacher, such as cuda:1 (default: a GPU if there is one)")
+    add("--with-prompt", action="store_true", help="prefix queries with the record's prompt")
+    add("--keep-scores", action="store_true", help="do not score records that have both scores")
+    add("--workdir", metavar="DIR", help="finished chunks (default: OUTPUT.work)")
+    add_flags(parser, "--skip-bad")
+    deprecated_alias(parser, "--work", "--workdir")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Scores, and says how much."""
-    from pathlib import Path
-
+    """Scores, and prints the number of pairs."""
     from m3jax.cli.tables import counting
     from m3jax.data.examples import example_files
-    from m3jax.mine.teacher import score_teacher
+    from m3jax.mine.teacher import TeacherOptions, score_teacher
 
     if (options.teacher is None) == (options.model is None):
         raise ValueError("name one teacher: --teacher for a cross-encoder, or --model for an M3")
     if options.teacher and (options.method or options.weights):
         raise ValueError("--method and --weights are for --model; a cross-encoder has one score")
+    # Errors that are known before a model is loaded.
     if Path(options.output).exists():
         raise FileExistsError(
             f"{options.output} already exists; name a new file or remove it first"
         )
     example_files(options.input)
+    teacher = TeacherOptions(
+        keep_scores=options.keep_scores,
+        with_prompt=options.with_prompt,
+        skip_bad=options.skip_bad,
+    )
     reranker = _reranker(options)
-    work = Path(options.work or f"{options.output}.work")
-    with counting("examples scored") as tell:
-        done = score_teacher(
-            options.input, Path(options.output), reranker, work, keep=options.keep_scores,
-            with_prompt=options.with_prompt, skip_bad=options.skip_bad, tell=tell,
-        )  # fmt: skip
-    print(f"{done.pairs:,} pairs of {done.examples:,} examples scored: {options.output}")
+    with counting("examples scored") as progress:
+        result = score_teacher(
+            options.input,
+            options.output,
+            reranker,
+            teacher,
+            workdir=options.workdir,
+            progress=progress,
+        )
+    print(f"{result.pairs:,} pairs of {result.examples:,} examples scored: {options.output}")
     if options.keep_scores:
-        print(f"{done.kept:,} examples had scores and keep them")
+        print(f"{result.kept:,} examples had scores and keep them")
     return 0
 
 
 def _reranker(options: argparse.Namespace):
     from m3jax.cli.options import load_embedder, parse_weights
-    from m3jax.mine.rerankers import cross_encoder, m3
+    from m3jax.mine.rerankers import cross_encoder_reranker, m3_reranker
 
     if options.teacher:
-        return cross_encoder(
-            options.teacher, max_length=options.max_length, batch_size=options.batch_size or 32,
-            device=options.device, dtype=options.dtype or "float32",
-        )  # fmt: skip
+        return cross_encoder_reranker(
+            options.teacher,
+            max_length=options.max_length,
+            batch_size=options.batch_size or 32,
+            device=options.device,
+            dtype=options.dtype or "float32",
+        )
     method = options.method or "all"
     weights = parse_weights(options.weights, method)
     embedder = load_embedder(
-        options, query_instruction=options.query_instruction,
-        passage_instruction=options.passage_instruction, batch_size=options.batch_size,
-    )  # fmt: skip
-    return m3(embedder, method, weights, options.max_length)
+        options,
+        query_instruction=options.query_instruction,
+        passage_instruction=options.passage_instruction,
+        batch_size=options.batch_size,
+    )
+    return m3_reranker(embedder, method, weights, options.max_length)

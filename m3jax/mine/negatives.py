@@ -1,13 +1,15 @@
-"""Hard negatives: what a model ranks high for a query and is not right. [ANCE, Xiong et al. 2021]
+"""Hard negatives: passages that a model ranks high for a query and that are not relevant to it.
 
-training files -> pool.py -> retrieve.py (an index on disk) -> choose.py -> the files' records with
-other negatives. Chunks of queries are kept in the work directory: a job that was killed goes on.
+    training files -> pool.py -> retrieve.py (an index on disk) -> selection.py -> the records of
+    the files with new negatives
+
+[ANCE, Xiong et al. 2021]. Results are stored chunk by chunk in the working directory: an
+interrupted run resumes.
 """
 
 import array
 import dataclasses
 import functools
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,221 +18,248 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from m3jax.data.cleaning import signature_of
-from m3jax.data.examples import Example, read_records_of
+from m3jax.data.examples import Example, Paths, example_files, read_records_of
+from m3jax.embed.embedder import M3Embedder
 from m3jax.io.atomic import new_file
 from m3jax.io.jsonl import BadRecords
-from m3jax.io.trec import Qrels
-from m3jax.mine.pool import Known, Pool, key_of, language_of, survey
-from m3jax.mine.resume import digest_of, resumable
-from m3jax.mine.retrieve import Retrieval, Shelf
-from m3jax.mine.selection import Hit, Rules, choose, lot, lowest
+from m3jax.mine.options import MiningOptions
+from m3jax.mine.pool import KnownPositives, Pool, build_pool, text_hash
+from m3jax.mine.records import passage_language, record_line
+from m3jax.mine.resume import json_digest, resumable
+from m3jax.mine.retrieve import LanguagePool, Retrieval
+from m3jax.mine.selection import Constraints, Hit, lowest_score, random_priority, select
 from m3jax.search.queries import EncodedQueries
 
-CHUNK = 256  # queries searched at a time
+CHUNK = 256  # queries searched at once
+PoolOf = Callable[[str], LanguagePool | None]
 
 
-class Question(NamedTuple):
-    """A record, the example it is, and the language of its passages."""
+class TrainingQuery(NamedTuple):
+    """A record, the example that it contains, and the language of its passages."""
 
-    values: dict[str, Any]
+    record: dict[str, Any]
     example: Example
     language: str
 
 
+def _no_scores() -> dict[str, array.array]:
+    return {group: array.array("f") for group in ("positive", "mined", "random")}
+
+
 @dataclasses.dataclass
-class Mined:
-    """What came of it: counts, and the scores of positives, negatives and random passages."""
+class MiningResult:
+    """Counts of queries, negatives and dropped passages, and the scores of passages."""
 
-    counts: Counter[str] = dataclasses.field(default_factory=Counter)
-    dropped: Counter[str] = dataclasses.field(default_factory=Counter)
-    scores: dict[str, array.array] = dataclasses.field(
-        default_factory=lambda: {k: array.array("f") for k in ("positive", "mined", "random")}
-    )
-    pools: dict[str, int] = dataclasses.field(default_factory=dict)
+    queries: int = 0
+    negatives: int = 0
+    incomplete: int = 0  # queries with fewer negatives than requested
+    empty: int = 0  # queries without negatives
+    bad_records: int = 0
+    neg_scores_removed: int = 0  # records whose neg_scores no longer fit
+    dropped: Counter[str] = dataclasses.field(default_factory=Counter)  # passages by reason
+    pools: dict[str, int] = dataclasses.field(default_factory=dict)  # passages by language
+    # float32 scores of positives, of mined negatives and of random passages, for comparison
+    scores: dict[str, array.array] = dataclasses.field(default_factory=_no_scores)
+
+    def add(self, mined: dict[str, Any]) -> None:
+        """Adds the dropped passages and the scores of a chunk."""
+        self.dropped.update(mined["dropped"])
+        for group, values in mined["scores"].items():
+            self.scores[group].extend(values)
+
+    def score_statistics(self) -> dict[str, dict[str, Any]]:
+        """{group: {"count", "mean", "deviation"}} of `scores`, empty groups left out."""
+        statistics = {}
+        for group, values in self.scores.items():
+            if values:
+                scores = np.frombuffer(values, np.float32).astype(np.float64)
+                mean, deviation = round(float(scores.mean()), 6), round(float(scores.std()), 6)
+                statistics[group] = {"count": len(scores), "mean": mean, "deviation": deviation}
+        return statistics
 
 
-def mine(
-    inputs: list[str],
-    output: Path,
-    retrieval: Retrieval,
-    rules: Rules,
-    work: Path,
+def mine_negatives(
+    inputs: Paths,
+    output: Path | str,
+    embedder: M3Embedder | None = None,
+    options: MiningOptions | None = None,
     *,
-    corpus: list[str] | None = None,
-    same_language: bool = False,
-    small_pools: bool = False,
-    keep: bool = False,
-    exclude: Qrels | None = None,
-    skip_bad: int = 0,
-    tell: Callable[[int], None] = lambda done: None,
-) -> Mined:
-    """Writes the training files' records with mined negatives to one file, in order.
+    workdir: Path | str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> MiningResult:
+    """Writes the records of training files, in order, to one file with mined negatives.
 
-    same_language  negatives come from the language of the positives ("pos_lang", else "lang")
-    small_pools    a pool with fewer passages than `rules.last` gives what it has
-    keep           the record's own negatives stay in front of the mined ones
+    inputs    files, directories and globs of {"query", "pos", "neg"} records
+    output    a new JSON Lines file, compressed if its name ends in .gz or .zst
+    embedder  the model that retrieves; None for BM25 over words
+    workdir   indexes and finished chunks, reused by later runs (default: OUTPUT.work)
+    progress  called with the number of finished queries
 
-    Raises ValueError for a pool that is empty or too small, FileExistsError where `output` is.
+    All other fields of a record stay, except "neg_scores" if the negatives change. Positives of
+    the query in any record, the query itself and near duplicates of its positives are never mined.
+
+    Raises FileExistsError if `output` exists, ValueError for an invalid record and for a pool with
+    fewer than `options.last` passages.
     """
+    options, output = options or MiningOptions(), Path(output)
     if output.exists():
         raise FileExistsError(f"{output} already exists; name a new file or remove it first")
-    _ = rules.near_duplicates and signature_of("")  # a missing library is told at once
-    bad = BadRecords(skip_bad)
-    pool, known = survey(inputs, corpus, work, bad, by_language=same_language, exclude=exclude)
-    _check_sizes(pool, known, rules, small_pools)
-    _check_bm25(retrieval, rules, corpus)
-    mined = Mined(counts=Counter({"bad records": bad.count}), pools=pool.sizes)
-    shelf_of = _shelves(pool, retrieval, work)
-    rest = [same_language, keep, dataclasses.asdict(rules)]
-    folder = work / f"mined-{digest_of([pool.name, known.digest(), retrieval.identity, rest])}"
-    chunks = resumable(
-        _questions(inputs, same_language), CHUNK, folder, lambda q: [q.values, q.language],
-        lambda some: _chunk(some, shelf_of, known, rules, keep),
-    )  # fmt: skip
+    workdir = Path(f"{output}.work" if workdir is None else workdir)
+    files = example_files(inputs)
+    retrieval = Retrieval(embedder, options)
+    if options.near_duplicates:
+        signature_of("")  # raises if the library is missing
+    bad = BadRecords(options.skip_bad)
+    pool, known = build_pool(files, options, workdir, bad)
+    _check_sizes(pool, known, options)
+    result = MiningResult(bad_records=bad.count, pools=pool.sizes)
+    pool_of = _language_pools(pool, retrieval, workdir)
+    settings = [options.same_language, options.keep_negatives, options.selection_record()]
+    identity = [pool.name, known.digest(), retrieval.identity, settings]
+    folder = workdir / f"mined-{json_digest(identity)}"
     with new_file(output) as write:
-        for some, result in chunks:
-            for question, numbers in zip(some, result["taken"], strict=True):
-                shelf = shelf_of(question.language)
-                texts = [shelf.text(n) for n in numbers] if shelf else []
-                _count(mined, question, len(texts), rules.negatives, keep)
-                write(_line(question, texts, keep))
-            mined.dropped.update(result["dropped"])
-            for kind, values in result["scores"].items():
-                mined.scores[kind].extend(values)
-            tell(mined.counts["queries"])
-    return mined
+        for chunk, mined in _mined_chunks(files, pool_of, known, options, folder):
+            for query, numbers in zip(chunk, mined["taken"], strict=True):
+                passages = pool_of(query.language)
+                texts = [passages.text(number) for number in numbers] if passages else []
+                _count(result, query, len(texts), options)
+                write(_line(query, texts, options.keep_negatives))
+            result.add(mined)
+            if progress:
+                progress(result.queries)
+    return result
 
 
-def _shelves(pool: Pool, retrieval: Retrieval, work: Path) -> Callable[[str], Shelf | None]:
-    """A language's shelf, made when first asked for; None where the pool lacks the language."""
+def _mined_chunks(
+    files: list[Path],
+    pool_of: PoolOf,
+    known: KnownPositives,
+    options: MiningOptions,
+    folder: Path,
+) -> Iterator[tuple[list[TrainingQuery], dict[str, Any]]]:
+    """Chunks of queries with what `_mine_chunk` returns for them, stored in `folder`."""
+    return resumable(
+        _queries(files, options.same_language),
+        CHUNK,
+        folder,
+        identity=lambda query: [query.record, query.language],
+        compute=lambda chunk: _mine_chunk(chunk, pool_of, known, options),
+    )
+
+
+def _language_pools(pool: Pool, retrieval: Retrieval, workdir: Path) -> PoolOf:
+    """The passages of a language, opened on first use; None if the pool lacks the language."""
 
     @functools.cache
-    def shelf_of(language: str) -> Shelf | None:
-        return Shelf(pool, language, retrieval, work) if language in pool.sizes else None
+    def pool_of(language: str) -> LanguagePool | None:
+        if language not in pool.sizes:
+            return None
+        return LanguagePool(pool, language, retrieval, workdir)
 
-    return shelf_of
-
-
-def _questions(inputs: list[str], same_language: bool) -> Iterator[Question]:
-    # What is bad was counted by the survey.
-    for place, values, example in read_records_of(inputs, "examples", lambda error: None):
-        language = language_of(values, example, place) if same_language else ""
-        yield Question(values, example, language)
+    return pool_of
 
 
-def _check_sizes(pool: Pool, known: Known, rules: Rules, small_pools: bool) -> None:
+def _queries(files: list[Path], same_language: bool) -> Iterator[TrainingQuery]:
+    # Invalid records were counted by `build_pool`.
+    for place, record, example in read_records_of(files, "examples", lambda error: None):
+        language = passage_language(record, example, place) if same_language else ""
+        yield TrainingQuery(record, example, language)
+
+
+def _check_sizes(pool: Pool, known: KnownPositives, options: MiningOptions) -> None:
     languages = set(known.languages) if pool.by_language else {""}
-    small = {s: pool.sizes.get(s, 0) for s in languages if pool.sizes.get(s, 0) < rules.last}
-    if not small or (small_pools and any(size > rules.first for size in pool.sizes.values())):
+    sizes = {language: pool.sizes.get(language, 0) for language in languages}
+    small = {language: size for language, size in sizes.items() if size < options.last}
+    any_candidates = any(size > options.first for size in pool.sizes.values())
+    if not small or (options.allow_small_pool and any_candidates):
         return
-    sizes = ", ".join(
-        f"{name or 'no language' if pool.by_language else 'the pool'} {size:,}"
-        for name, size in sorted(small.items())
+    listed = ", ".join(
+        f"{language or 'no language' if pool.by_language else 'the pool'} {size:,}"
+        for language, size in sorted(small.items())
     )
     raise ValueError(
-        f"fewer passages than the {rules.last} that a range of {rules.first}-{rules.last} needs: "
-        f"{sizes}; name a smaller --range, a larger --corpus, or --small-pools to take what is "
-        "there"
+        f"fewer passages than the {options.last} that the ranks {options.first}-{options.last} "
+        f"need: {listed}; use a smaller --range, a larger --corpus, or --allow-small-pool"
     )
 
 
-def _check_bm25(retrieval: Retrieval, rules: Rules, corpus: list[str] | None) -> None:
-    if retrieval.method == "bm25" and rules.by_score and corpus is not None:
-        raise ValueError(
-            "BM25 scores only what is in its pool, so thresholds by the positives' scores need "
-            "the training files' own pool: leave out --corpus, or --max-share and --margin"
-        )
-
-
-def _chunk(
-    some: list[Question],
-    shelf_of: Callable[[str], Shelf | None],
-    known: Known,
-    rules: Rules,
-    keep: bool,
+def _mine_chunk(
+    chunk: list[TrainingQuery], pool_of: PoolOf, known: KnownPositives, options: MiningOptions
 ) -> dict[str, Any]:
-    """Numbers of the passages taken for each question, what was dropped, and scores."""
-    taken: list[list[int]] = [[] for _ in some]
+    """The selected passage numbers of each query, the dropped passages by reason, and scores."""
+    selected: list[list[int]] = [[] for _ in chunk]
     dropped: Counter[str] = Counter()
     scores: dict[str, list[float]] = {"positive": [], "mined": [], "random": []}
-    for language in dict.fromkeys(question.language for question in some):
-        shelf = shelf_of(language)
-        if shelf is None:
+    for language in dict.fromkeys(query.language for query in chunk):
+        passages = pool_of(language)
+        if passages is None:
             continue
-        places = [i for i, question in enumerate(some) if question.language == language]
-        examples = [some[i].example for i in places]
-        # As in training: the prompt stands in front.
-        queries = shelf.encode([example.prompt + example.query for example in examples])
-        found = shelf.search(queries, min(rules.last, len(shelf)))
-        right = shelf.positive_scores(queries, [example.positives for example in examples])
+        numbers = [i for i, query in enumerate(chunk) if query.language == language]
+        examples = [chunk[i].example for i in numbers]
+        # Prompt and query, as in training.
+        queries = passages.encode([example.prompt + example.query for example in examples])
+        ranking = passages.search(queries, min(options.last, len(passages)))
+        positive_scores = passages.positive_scores(queries, [e.positives for e in examples])
         for i, example in enumerate(examples):
-            documents = found.documents[i].tolist()
-            hits = [
-                Hit(number, int(shelf.keys[number]), float(score))
-                for number, score in zip(documents, found.scores[i], strict=True)
-            ]
-            forbidden = _forbidden(example, known, keep)
-            salt = example.prompt + example.query
-            limit = rules.limit(lowest(right[i]))
-            chosen = choose(
-                hits, shelf.text, example.positives, forbidden, limit, rules, salt, dropped
+            constraints = Constraints(
+                query=example.prompt + example.query,
+                positives=example.positives,
+                excluded=_excluded(example, known, options.keep_negatives),
+                score_limit=options.score_limit(lowest_score(positive_scores[i])),
             )
-            taken[places[i]] = [hit.number for hit in chosen]
-            scores["positive"] += right[i].tolist()
-            scores["mined"] += [hit.score for hit in chosen]
-            scores["random"] += _random(shelf, queries, i, forbidden, rules.seed, salt)
-    return {"taken": taken, "dropped": dict(dropped), "scores": scores}
+            hits = [
+                Hit(number, int(passages.text_hashes[number]), float(score))
+                for number, score in zip(
+                    ranking.documents[i].tolist(), ranking.scores[i], strict=True
+                )
+            ]
+            negatives = select(hits, passages.text, constraints, options, dropped)
+            selected[numbers[i]] = [hit.number for hit in negatives]
+            scores["positive"] += positive_scores[i].tolist()
+            scores["mined"] += [hit.score for hit in negatives]
+            scores["random"] += _random_score(passages, queries, i, constraints, options.seed)
+    return {"taken": selected, "dropped": dict(dropped), "scores": scores}
 
 
-def _forbidden(example: Example, known: Known, keep: bool) -> dict[int, str]:
-    """Keys that are no negatives of a query, and why."""
-    why = dict.fromkeys(known.of(example), "known to be right for the query")
+def _excluded(example: Example, known: KnownPositives, keep: bool) -> dict[int, str]:
+    """Hashes of the passages that are not negatives of a query, with the reason."""
+    reasons = dict.fromkeys(known.text_hashes(example), "known to be right for the query")
     if keep:
-        why |= dict.fromkeys(map(key_of, example.negatives), "already a negative")
-    why[key_of(example.query)] = "the query itself"
-    return why | dict.fromkeys(map(key_of, example.positives), "a positive")
+        reasons |= dict.fromkeys(map(text_hash, example.negatives), "already a negative")
+    reasons[text_hash(example.query)] = "the query itself"
+    return reasons | dict.fromkeys(map(text_hash, example.positives), "a positive")
 
 
-def _random(
-    shelf: Shelf, queries: EncodedQueries, i: int, forbidden: dict[int, str], seed: int, salt: str
+def _random_score(
+    passages: LanguagePool,
+    queries: EncodedQueries,
+    query: int,
+    constraints: Constraints,
+    seed: int,
 ) -> list[float]:
-    """The score of one passage at random, for comparison; none where it happens to be right."""
-    number = lot(seed, salt, 0) % len(shelf)
-    if int(shelf.keys[number]) in forbidden:
+    """[the score of a random passage], or [] if that passage is excluded."""
+    number = random_priority(seed, constraints.query, 0) % len(passages)
+    if int(passages.text_hashes[number]) in constraints.excluded:
         return []
-    return shelf.scores(queries, i, [number]).tolist()
+    return passages.scores(queries, query, [number]).tolist()
 
 
-def _count(mined: Mined, question: Question, found: int, asked: int, keep: bool) -> None:
-    mined.counts["queries"] += 1
-    mined.counts["negatives"] += found
-    mined.counts["queries with fewer than asked"] += found < asked
-    mined.counts["queries with none"] += found == 0
-    if "neg_scores" in question.values and not (keep and found == 0):
-        mined.counts["neg_scores left out"] += 1
+def _count(
+    result: MiningResult, query: TrainingQuery, negatives: int, options: MiningOptions
+) -> None:
+    result.queries += 1
+    result.negatives += negatives
+    result.incomplete += negatives < options.negatives
+    result.empty += negatives == 0
+    unchanged = options.keep_negatives and negatives == 0
+    result.neg_scores_removed += "neg_scores" in query.record and not unchanged
 
 
-def _line(question: Question, texts: list[str], keep: bool) -> str:
-    """The record with other negatives; scores of the earlier ones would not fit them."""
-    example = question.example
-    values = dict(question.values)
-    values["neg"] = [*example.negatives, *texts] if keep else texts
-    if values["neg"] != list(example.negatives):
-        values.pop("neg_scores", None)
-    # One file holds what several did: what their names said goes into the records.
-    if example.source:
-        values["source"] = example.source
-    if not example.in_batch:
-        values["in_batch"] = False
-    return json.dumps(values, ensure_ascii=False, default=str) + "\n"
-
-
-def means(mined: Mined) -> dict[str, dict[str, Any]]:
-    """Number, mean and deviation of each kind of score."""
-    found = {}
-    for kind, values in mined.scores.items():
-        some = np.frombuffer(values, np.float32).astype(np.float64)
-        if len(some):
-            mean, deviation = round(float(some.mean()), 6), round(float(some.std()), 6)
-            found[kind] = {"count": len(some), "mean": mean, "deviation": deviation}
-    return found
+def _line(query: TrainingQuery, texts: list[str], keep: bool) -> str:
+    """The record with the mined negatives, and without "neg_scores" if the negatives changed."""
+    example = query.example
+    record = dict(query.record)
+    record["neg"] = [*example.negatives, *texts] if keep else texts
+    if record["neg"] != list(example.negatives):
+        record.pop("neg_scores", None)
+    return record_line(record, example)

@@ -1,44 +1,50 @@
-"""What mining did, as JSON and as histograms of scores."""
+"""The result of mining as a JSON report and as histograms of scores."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from m3jax.io.atomic import new_file
-from m3jax.mine.negatives import Mined, means
-from m3jax.mine.retrieve import Retrieval
-from m3jax.mine.selection import Rules
+from m3jax.embed.embedder import M3Embedder
+from m3jax.io.atomic import new_file, replace_file
+from m3jax.mine.negatives import MiningResult
+from m3jax.mine.options import MiningOptions
 
-# Paul Tol's "bright", told apart with any colour vision.
+# Paul Tol's "bright" palette, distinguishable with any colour vision.
 COLOURS = {"positive": "#228833", "mined": "#ee6677", "random": "#bbbbbb"}
 BINS = 60
 
 
-def summary(mined: Mined, retrieval: Retrieval, rules: Rules) -> dict[str, Any]:
-    """The report: settings, sizes, what was taken, what was dropped and why, scores."""
-    model = retrieval.embedder.encoder.model.source if retrieval.embedder else None
+def summarize(
+    result: MiningResult, options: MiningOptions, embedder: M3Embedder | None
+) -> dict[str, Any]:
+    """The report: model, options, sizes, counts, dropped passages by reason, scores."""
+    removed = {"neg_scores_left_out": result.neg_scores_removed}
     return {
-        "model": model,
-        "method": retrieval.method,
-        "rules": dataclasses.asdict(rules),
-        "pools": mined.pools,
-        **{name.replace(" ", "_"): count for name, count in mined.counts.items()},
-        "dropped": dict(mined.dropped.most_common()),
-        "scores": means(mined),
+        "model": embedder.encoder.model.source if embedder else None,
+        "method": options.method,
+        "rules": options.selection_record(),
+        "pools": result.pools,
+        "bad_records": result.bad_records,
+        "queries": result.queries,
+        "negatives": result.negatives,
+        "queries_with_fewer_than_asked": result.incomplete,
+        "queries_with_none": result.empty,
+        **(removed if result.neg_scores_removed else {}),
+        "dropped": dict(result.dropped.most_common()),
+        "scores": result.score_statistics(),
     }
 
 
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Writes it; FileExistsError where `path` is there."""
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Writes the report as JSON; FileExistsError if `path` exists."""
     with new_file(path) as write:
         write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
 def require_matplotlib() -> Any:
-    """matplotlib's Figure; ImportError says what to install."""
+    """matplotlib's Figure; raises ImportError with the install command."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -46,24 +52,25 @@ def require_matplotlib() -> Any:
     return Figure
 
 
-def draw(path: Path, mined: Mined, title: str) -> None:
-    """Writes a PNG: the scores of positives, mined and random negatives, each summing to 1."""
-    scores = {k: np.frombuffer(v, np.float32) for k, v in mined.scores.items() if len(v)}
+def plot_scores(path: Path, result: MiningResult, title: str) -> None:
+    """Writes a PNG with histograms of the scores of positives, mined and random passages.
+
+    Each histogram sums to 1.
+    """
+    scores = {k: np.frombuffer(v, np.float32) for k, v in result.scores.items() if len(v)}
     figure = require_matplotlib()(figsize=(6, 3.4), dpi=150)
     axes = figure.subplots()
     if scores:
         everything = np.concatenate(list(scores.values()))
         edges = np.linspace(everything.min(), max(everything.max(), everything.min() + 1e-6), BINS)
-        for kind, values in scores.items():
+        for group, values in scores.items():
             share = np.full(len(values), 1 / len(values))
-            label = f"{kind}, mean {values.mean():.3f}"
-            axes.hist(values, edges, weights=share, color=COLOURS[kind], alpha=0.6, label=label)
+            label = f"{group}, mean {values.mean():.3f}"
+            axes.hist(values, edges, weights=share, color=COLOURS[group], alpha=0.6, label=label)
         axes.legend(frameon=False, fontsize=8)
     axes.set_xlabel("score of query and passage")
     axes.set_ylabel("share")
     axes.set_title(title, fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}")
-    figure.savefig(scratch, bbox_inches="tight", format="png")
-    scratch.replace(path)
+    with replace_file(path, "wb") as stream:
+        figure.savefig(stream, bbox_inches="tight", format="png")

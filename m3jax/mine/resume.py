@@ -1,9 +1,9 @@
-"""Results of a long job kept on disk chunk by chunk, so that a job which was killed goes on.
+"""Results of a long job, written to disk chunk by chunk so that an interrupted job resumes.
 
-    FOLDER/00000-DIGEST.json    what was made of chunk 0, whose items have that digest
+    FOLDER/00000-DIGEST.json    the result of chunk 0, whose items have that digest
 
-A file appears when it is whole. Another input has other digests: what it shares with an earlier
-one, chunk by chunk, is not made again.
+Each file is written atomically. A changed input changes the digests of the chunks that differ;
+results of all other chunks are reused.
 """
 
 import itertools
@@ -23,11 +23,12 @@ def resumable(
     size: int,
     folder: Path,
     identity: Callable[[Item], Any],
-    make: Callable[[list[Item]], Any],
+    compute: Callable[[list[Item]], Any],
 ) -> Iterator[tuple[list[Item], Any]]:
-    """(items, what `make` gives for them) of `size` items at a time, read where it was kept.
+    """Yields (chunk, compute(chunk)) for chunks of `size` items; stored results are read back.
 
-    What `make` returns and what `identity` says of an item must be JSON.
+    The results of `compute` and of `identity` (what an item's digest is taken of) must be
+    serialisable as JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stream = iter(items)
@@ -35,17 +36,17 @@ def resumable(
         chunk = list(itertools.islice(stream, size))
         if not chunk:
             return
-        path = folder / f"{number:05d}-{digest_of([identity(item) for item in chunk])}.json"
+        path = folder / f"{number:05d}-{json_digest([identity(item) for item in chunk])}.json"
         if path.is_file():
             yield chunk, json.loads(path.read_text(encoding="utf-8"))
             continue
-        made = make(chunk)
-        write_json(path, made)
-        yield chunk, made
+        result = compute(chunk)
+        write_json(path, result)
+        yield chunk, result
 
 
-def digest_of(values: Any) -> str:
-    """20 hex digits for a value of JSON."""
-    # ASCII: lone surrogates are escaped. Parquet has values that JSON has not, such as dates.
+def json_digest(values: Any) -> str:
+    """20 hexadecimal digits of a value in JSON's types."""
+    # In ASCII, so lone surrogates are escaped. Parquet has values that JSON lacks, such as dates.
     text = json.dumps(values, sort_keys=True, default=str)
     return hex_digest(text, size=10)

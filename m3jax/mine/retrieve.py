@@ -1,9 +1,9 @@
-"""A pool as indexes on disk, one a language, and what queries find there by any method.
+"""The pool as indexes on disk, one per language, searched and scored by one method.
 
-    WORK/index-HASH/    an index (search/index.py) for each language, model and setting
+    WORKDIR/index-DIGEST/    an index (m3jax/search/index.py) for each language, model and setting
 
-The hash covers the pool's texts, the model's weights and how they are read, so a later checkpoint
-gets an index of its own and an earlier one is found again.
+The digest covers the texts of the pool, the weights of the model and how passages are encoded. A
+later checkpoint therefore gets its own indexes, and those of an earlier one are reused.
 """
 
 import dataclasses
@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from m3jax.config import HeadWeights
 from m3jax.embed.embedder import M3Embedder
 from m3jax.io.atomic import new_directory
 from m3jax.io.jsonl import read_records
-from m3jax.mine.pool import Pool, key_of
-from m3jax.mine.resume import digest_of
-from m3jax.mine.scoring import passages_index, scores_with, weights_of
+from m3jax.mine.options import MiningOptions
+from m3jax.mine.pool import Pool, text_hash
+from m3jax.mine.resume import json_digest
+from m3jax.mine.scoring import document_scores, index_passages, method_weights, recorded_method
 from m3jax.pretrained import fingerprint
 from m3jax.search import methods
 from m3jax.search.build import IndexOptions, build_index
@@ -30,162 +32,170 @@ from m3jax.search.options import FUSED, Depths, SearchOptions, heads_of
 from m3jax.search.queries import EncodedQueries
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Retrieval:
-    """By what passages are found and scored; BM25 over words needs no model."""
+    """An embedder and the options by which it retrieves; BM25 over words needs no embedder.
+
+    Raises ValueError for a method that needs an embedder if there is none, and for weights that
+    the method does not use.
+    """
 
     embedder: M3Embedder | None
-    method: str = "dense"
-    weights: HeadWeights | None = None  # of dense+sparse and all; None: the model's
-    passage_length: int | None = None  # tokens of a passage that are read; None: all the model can
-    bm25_terms: str = "words"
-    dtype: str = "float16"  # of the vectors on disk
-    batch_size: int | None = None
+    options: MiningOptions
 
     def __post_init__(self):
-        tokens = self.method == "bm25" and self.bm25_terms == "tokens"
-        if self.embedder is None and (tokens or heads_of([self.method])):
-            what = "BM25 over tokens" if tokens else f"method {self.method!r}"
-            raise ValueError(f"{what} needs a model: name one with --model")
-        if self.method != "bm25":
-            weights_of(self.method, self.weights, self.embedder)
+        method = self.options.method
+        tokens = method == "bm25" and self.options.bm25_terms == "tokens"
+        if self.embedder is None and (tokens or heads_of([method])):
+            name = "BM25 over tokens" if tokens else f"method {method!r}"
+            raise ValueError(f"{name} needs a model: name one with --model")
+        _ = self.weights
+
+    @property
+    def weights(self) -> HeadWeights | None:
+        """The weights of the heads; None for BM25."""
+        if self.options.method == "bm25":
+            return None
+        return method_weights(self.options.method, self.options.weights, self.embedder)
 
     @functools.cached_property
-    def of_passages(self) -> list[object]:
-        """What decides the index of some passages."""
-        heads = heads_of([self.method])
-        if self.embedder is None or not (heads or self.bm25_terms == "tokens"):
-            return [self.bm25_terms]
-        model, options = self.embedder.encoder.model, self.embedder
+    def index_identity(self) -> list[object]:
+        """Everything, apart from the passages, that determines an index."""
+        heads = heads_of([self.options.method])
+        if self.embedder is None or not (heads or self.options.bm25_terms == "tokens"):
+            return [self.options.bm25_terms]
+        model, embedder = self.embedder.encoder.model, self.embedder
         return [
-            heads, self.bm25_terms, self.passage_length, self.dtype, options.compute.dtype,
+            heads,
+            self.options.bm25_terms,
+            self.options.passage_length,
+            self.options.dtype,
+            embedder.compute.dtype,
             fingerprint(model.params, model.config),
-            options.query_instruction, options.passage_instruction,
-        ]  # fmt: skip
+            embedder.query_instruction,
+            embedder.passage_instruction,
+        ]
 
     @property
     def identity(self) -> list[object]:
-        """What decides the hits and scores."""
-        weights = None
-        if self.method != "bm25":
-            weights = dataclasses.astuple(weights_of(self.method, self.weights, self.embedder))
+        """Everything, apart from the texts, that determines hits and scores."""
+        weights = None if self.weights is None else dataclasses.astuple(self.weights)
         length = self.embedder.query_max_length if self.embedder else None
-        return [self.method, weights, length, *self.of_passages]
+        return [recorded_method(self.options.method), weights, length, *self.index_identity]
 
 
-class Shelf:
-    """One language's passages, searched and scored by one method."""
+class LanguagePool:
+    """The passages of one language, searched and scored by one method."""
 
-    def __init__(self, pool: Pool, language: str, retrieval: Retrieval, work: Path):
+    def __init__(self, pool: Pool, language: str, retrieval: Retrieval, workdir: Path):
         self.retrieval = retrieval
-        self.keys = pool.keys(language)
-        self.order = np.argsort(self.keys, kind="stable")
-        self.weights = HeadWeights(dense=1.0, sparse=1.0, colbert=1.0)
-        if retrieval.method != "bm25":
-            self.weights = weights_of(retrieval.method, retrieval.weights, retrieval.embedder)
-        self.index = _open(pool, language, retrieval, work)
+        self.method = retrieval.options.method
+        self.weights = retrieval.weights or HeadWeights(dense=1.0, sparse=1.0, colbert=1.0)
+        self.text_hashes = pool.text_hashes(language)
+        self.order = np.argsort(self.text_hashes, kind="stable")
+        self.index = _open(pool, language, retrieval, workdir)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.text_hashes)
 
     def text(self, number: int) -> str:
-        """A passage."""
+        """The text of a passage."""
         return self.index.documents[number].text
 
     def encode(self, queries: Sequence[str]) -> EncodedQueries:
-        """Queries as the method needs them."""
-        return methods.encode_queries(self.index, queries, [self.retrieval.method])
+        """Encodes queries into the representations of the method."""
+        return methods.encode_queries(self.index, queries, [self.method])
 
     def search(self, queries: EncodedQueries, top_k: int) -> Hits:
         """The best `top_k` passages of each query."""
-        method = self.retrieval.method
-        if method == "bm25":
-            return self.index.bm25(self.retrieval.bm25_terms).search(queries.texts, top_k)
+        if self.method == "bm25":
+            bm25 = self.index.bm25(self.retrieval.options.bm25_terms)
+            return bm25.search(queries.texts, top_k)
         options = SearchOptions(
-            method=method,
-            weights=self.weights if method in FUSED else None,
+            method=self.method,
+            weights=self.weights if self.method in FUSED else None,
             depths=Depths(
                 dense=max(1000, top_k), sparse=max(1000, top_k), rerank_top_k=max(200, top_k)
             ),
         )
         return methods.search(self.index, queries, options, top_k=top_k)
 
-    def scores(self, queries: EncodedQueries, number: int, some: Sequence[int]) -> np.ndarray:
-        """The float64 scores of one query with some passages of the shelf."""
-        wanted, method = np.array(some, np.int64), self.retrieval.method
-        if method == "bm25":
-            bm25 = self.index.bm25(self.retrieval.bm25_terms)
-            return bm25.scores(queries.texts[number], wanted)
-        return scores_with(self.index, queries, number, wanted, method, self.weights)
+    def scores(
+        self, queries: EncodedQueries, query: int, passages: Sequence[int]
+    ) -> Float[np.ndarray, " n"]:
+        """The float64 scores of query number `query` with the given passages."""
+        numbers = np.array(passages, np.int64)
+        if self.method == "bm25":
+            bm25 = self.index.bm25(self.retrieval.options.bm25_terms)
+            return bm25.scores(queries.texts[query], numbers)
+        return document_scores(self.index, queries, query, numbers, self.method, self.weights)
 
     def positive_scores(
         self, queries: EncodedQueries, positives: Sequence[Sequence[str]]
     ) -> list[np.ndarray]:
-        """The scores of each query's positives; those that are not on the shelf are encoded.
+        """The float64 scores of each query with its positives.
 
-        BM25 scores only what is on the shelf, and leaves the others out.
+        Positives outside the pool are encoded, and their scores come after the others. BM25 cannot
+        score them: they have no score.
         """
-        places = [[self._find(text) for text in texts] for texts in positives]
-        flat = [
-            text
-            for texts, numbers in zip(positives, places, strict=True)
-            for text, number in zip(texts, numbers, strict=True)
+        numbers = [[self._find(text) for text in texts] for texts in positives]
+        outside = {
+            text: None
+            for texts, row in zip(positives, numbers, strict=True)
+            for text, number in zip(texts, row, strict=True)
             if number is None
-        ]
-        absent = {text: i for i, text in enumerate(dict.fromkeys(flat))}
-        loose = self._loose(list(absent)) if absent else None
-        out = []
-        for query, (texts, numbers) in enumerate(zip(positives, places, strict=True)):
-            here = [number for number in numbers if number is not None]
-            parts = [self.scores(queries, query, here)]
-            if loose is not None:
-                elsewhere = [absent[t] for t, n in zip(texts, numbers, strict=True) if n is None]
+        }
+        extra_number = {text: i for i, text in enumerate(outside)}
+        extra = self._index_extra(list(outside)) if outside else None
+        scores = []
+        for query, (texts, row) in enumerate(zip(positives, numbers, strict=True)):
+            parts = [self.scores(queries, query, [n for n in row if n is not None])]
+            if extra is not None:
+                missing = [t for t, number in zip(texts, row, strict=True) if number is None]
+                documents = np.array([extra_number[text] for text in missing], np.int64)
                 parts.append(
-                    scores_with(
-                        loose, queries, query, np.array(elsewhere, np.int64),
-                        self.retrieval.method, self.weights,
-                    )
-                )  # fmt: skip
-            out.append(np.concatenate(parts))
-        return out
+                    document_scores(extra, queries, query, documents, self.method, self.weights)
+                )
+            scores.append(np.concatenate(parts))
+        return scores
 
-    def _loose(self, texts: list[str]) -> Index | None:
-        embedder, method = self.retrieval.embedder, self.retrieval.method
-        if method == "bm25" or embedder is None:
+    def _index_extra(self, texts: list[str]) -> Index | None:
+        """An index in memory of positives outside the pool; None for BM25."""
+        embedder, length = self.retrieval.embedder, self.retrieval.options.passage_length
+        if self.method == "bm25" or embedder is None:
             return None
-        return passages_index(embedder, texts, method, self.retrieval.passage_length)
+        return index_passages(embedder, texts, self.method, length)
 
     def _find(self, text: str) -> int | None:
-        """The number of a passage with this text."""
-        key = np.uint64(key_of(text))
-        place = np.searchsorted(self.keys, key, sorter=self.order)
-        if place < len(self.keys) and self.keys[self.order[place]] == key:
-            return int(self.order[place])
+        """The number of the passage with this text, if there is one."""
+        value = np.uint64(text_hash(text))
+        position = np.searchsorted(self.text_hashes, value, sorter=self.order)
+        if position < len(self) and self.text_hashes[self.order[position]] == value:
+            return int(self.order[position])
         return None
 
 
-def _open(pool: Pool, language: str, retrieval: Retrieval, work: Path) -> Index:
-    """The index of one language, made or found; a stopped one goes on."""
+def _open(pool: Pool, language: str, retrieval: Retrieval, workdir: Path) -> Index:
+    """The index of one language; it is built if it is missing, or completed."""
     records = functools.partial(read_records, str(pool.file(language)))
-    folder = work / f"index-{digest_of([pool.name, language, *retrieval.of_passages])}"
-    heads = heads_of([retrieval.method])
+    folder = workdir / f"index-{json_digest([pool.name, language, *retrieval.index_identity])}"
+    options, embedder = retrieval.options, retrieval.embedder
+    heads = heads_of([options.method])
     if not heads:
         if not (folder / "documents").is_dir():
             with new_directory(folder / "documents") as scratch:
                 write_documents(records(), scratch, str(pool.file(language)))
         stored = Documents(folder / "documents")
-        return Index(
-            len(stored), None, None, None, stored, {}, path=folder, model=retrieval.embedder
-        )
-    assert retrieval.embedder is not None
-    options = IndexOptions(
+        return Index(len(stored), None, None, None, stored, {}, path=folder, model=embedder)
+    assert embedder is not None
+    index_options = IndexOptions(
         modes=heads,
-        max_length=retrieval.passage_length,
-        dtype=retrieval.dtype,
-        batch_size=retrieval.batch_size,
+        max_length=options.passage_length,
+        dtype=options.dtype,
+        batch_size=options.batch_size,
     )
-    build_index(retrieval.embedder, records(), folder, options, source=str(pool.file(language)))
-    # Index.use would read all weights once more for each language; the hash has seen to it.
+    build_index(embedder, records(), folder, index_options, source=str(pool.file(language)))
     opened = Index.open(folder)
-    opened.model = retrieval.embedder
+    # Index.use would compare the weights again for each language; the digest already covers them.
+    opened.model = embedder
     return opened

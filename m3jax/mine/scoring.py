@@ -1,15 +1,15 @@
-"""The score of a query and a passage by one method, from the scores of its heads.
+"""The score of a (query, passage) pair by one method, from the scores of its heads.
 
-The same numbers, in float64, that search ranks by: s_dense, s_lex, s_mul, or their weighted sum
-[M3 sec. 3.2, 4]. A dense cosine can be negative; the others cannot.
+These are the float64 scores that search ranks by: s_dense, s_lex, s_mul or their weighted sum
+[M3 sec. 3.2, 4]. Dense cosines can be negative; the other scores cannot.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
-from m3jax.config import PAPER_FUSION, HeadWeights
+from m3jax.config import FORMER_NAMES, PAPER_FUSION, HeadWeights
 from m3jax.embed.embedder import M3Embedder
 from m3jax.embed.embeddings import concatenate
 from m3jax.search import fuse
@@ -18,38 +18,49 @@ from m3jax.search.methods import encode_queries, head_scores
 from m3jax.search.options import FUSED, METHODS
 from m3jax.search.queries import EncodedQueries
 
+_RECORDED = {method: former for former, method in FORMER_NAMES.items()}
 
-def weights_of(
+
+def method_weights(
     method: str, weights: HeadWeights | None, embedder: M3Embedder | None
 ) -> HeadWeights:
-    """The weights under which a method sums its heads; ValueError where one head has none."""
+    """The weights with which a method sums its heads; 1 for methods of a single head.
+
+    Raises ValueError if `weights` are given for a method of a single head.
+    """
     if method in FUSED:
         return weights or (embedder.fusion(method) if embedder else PAPER_FUSION)
     if weights is not None:
-        raise ValueError(f"method {method!r} sums nothing: weights are for dense+sparse and all")
+        raise ValueError(
+            f"method {method!r} has a single head: weights are for dense+sparse and all"
+        )
     return HeadWeights(dense=1.0, sparse=1.0, colbert=1.0)
 
 
-def scores_with(
+def recorded_method(method: str) -> str:
+    """The name of a method in digests: that of version 0.1, so that stored results stay valid."""
+    return _RECORDED.get(method, method)
+
+
+def document_scores(
     index: Index,
     queries: EncodedQueries,
-    number: int,
-    documents: np.ndarray,
+    query: int,
+    documents: Int64[np.ndarray, " n"],
     method: str,
     weights: HeadWeights,
 ) -> Float[np.ndarray, " n"]:
-    """The float64 scores of one query with some documents of an index."""
-    scores = head_scores(index, queries, number, documents)
-    heads = METHODS[method].summed
-    return fuse.weighted_sum({head: scores[head] for head in heads}, weights)
+    """The float64 scores of query number `query` with the given documents of an index."""
+    scores = head_scores(index, queries, query, documents)
+    return fuse.weighted_sum({head: scores[head] for head in METHODS[method].summed}, weights)
 
 
-def passages_index(
-    embedder: M3Embedder, texts: Sequence[str], method: str, max_length: int | None
+def index_passages(
+    embedder: M3Embedder, passages: Sequence[str], method: str, max_length: int | None
 ) -> Index:
-    """Some passages as an index in memory, in the representations that `method` scores by."""
+    """An index in memory with the representations by which `method` scores passages."""
     parts = embedder.encode_stream(
-        [embedder.passage_instruction + text for text in texts],
+        [embedder.passage_instruction + text for text in passages],
         heads=METHODS[method].summed,
         max_length=max_length,
         batch_size=embedder.batch_size,
@@ -65,16 +76,18 @@ def pair_scores(
     weights: HeadWeights,
     max_length: int | None = None,
 ) -> list[float]:
-    """One score for each (query, passage); each distinct text is encoded once."""
+    """The score of each (query, passage) pair; each distinct text is encoded once."""
     queries = list(dict.fromkeys(query for query, _ in pairs))
     passages = {text: i for i, text in enumerate(dict.fromkeys(text for _, text in pairs))}
-    index = passages_index(embedder, list(passages), method, max_length)
+    index = index_passages(embedder, list(passages), method, max_length)
     encoded = encode_queries(embedder, queries, [method])
-    places: dict[str, list[int]] = {}
-    for place, (query, _) in enumerate(pairs):
-        places.setdefault(query, []).append(place)
-    out = np.zeros(len(pairs))
+    pairs_of: dict[str, list[int]] = {}
+    for number, (query, _) in enumerate(pairs):
+        pairs_of.setdefault(query, []).append(number)
+    scores = np.zeros(len(pairs))
     for number, query in enumerate(queries):
-        documents = np.array([passages[pairs[place][1]] for place in places[query]], np.int64)
-        out[places[query]] = scores_with(index, encoded, number, documents, method, weights)
-    return out.tolist()
+        documents = np.array([passages[pairs[i][1]] for i in pairs_of[query]], np.int64)
+        scores[pairs_of[query]] = document_scores(
+            index, encoded, number, documents, method, weights
+        )
+    return scores.tolist()

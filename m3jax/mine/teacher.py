@@ -1,83 +1,112 @@
-"""Fill `pos_scores` and `neg_scores` of training files, for distillation.
+"""Fills `pos_scores` and `neg_scores` of training files with a teacher's scores, for distillation.
 
-Scores are kept in the work directory chunk by chunk: a job that was killed goes on, and gives what
-an unbroken one does.
+Scores are stored chunk by chunk in the working directory: an interrupted run resumes and gives the
+same output as an uninterrupted one.
 """
 
-import json
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from m3jax.data.examples import Example, read_records_of
+from m3jax.data.examples import Example, Paths, example_files, read_records_of
 from m3jax.io.atomic import new_file
 from m3jax.io.jsonl import BadRecords
+from m3jax.mine.records import record_line
 from m3jax.mine.rerankers import Reranker
-from m3jax.mine.resume import digest_of, resumable
+from m3jax.mine.resume import json_digest, resumable
 
-CHUNK = 128  # examples; within one each distinct pair is scored once
-DIGITS = 6  # after the point
+CHUNK = 128  # examples; within a chunk each distinct pair is scored once
+DECIMALS = 6  # of a score
+
+ScoredRecord = tuple[dict[str, Any], Example]
 
 
-class Scored(NamedTuple):
-    """What was done."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherOptions:
+    """Which pairs are scored, and how."""
+
+    keep_scores: bool = False  # records that have both scores keep them
+    with_prompt: bool = False  # the teacher reads prompt and query, as the student does
+    skip_bad: int = 0  # invalid records that are skipped before one is an error
+
+
+class TeacherResult(NamedTuple):
+    """Number of examples, of scored pairs, and of examples that kept their scores."""
 
     examples: int
-    pairs: int  # in the file
-    kept: int  # examples whose scores stayed
+    pairs: int
+    kept: int
 
 
 def score_teacher(
-    inputs: list[str],
-    output: Path,
+    inputs: Paths,
+    output: Path | str,
     reranker: Reranker,
-    work: Path,
+    options: TeacherOptions | None = None,
     *,
-    keep: bool = False,
-    with_prompt: bool = False,
-    skip_bad: int = 0,
-    tell: Callable[[int], None] = lambda done: None,
-) -> Scored:
-    """Writes the records with the teacher's scores to one file, in order.
+    workdir: Path | str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> TeacherResult:
+    """Writes the records of training files, in order, to one file with the teacher's scores.
 
-    keep         records that have both scores keep them
-    with_prompt  the teacher reads prompt and query, as the student does
+    inputs    files, directories and globs of {"query", "pos", "neg"} records
+    output    a new JSON Lines file, compressed if its name ends in .gz or .zst
+    workdir   finished chunks (default: OUTPUT.work)
+    progress  called with the number of finished examples
 
-    Raises FileExistsError where `output` is, ValueError for a score that is not finite.
+    Raises FileExistsError if `output` exists, ValueError for an invalid record, for inputs without
+    examples and for a score that is not finite.
     """
+    options, output = options or TeacherOptions(), Path(output)
     if output.exists():
         raise FileExistsError(f"{output} already exists; name a new file or remove it first")
-    bad = BadRecords(skip_bad)
-
-    def records() -> Iterator[tuple[dict[str, Any], Example]]:
-        for _, values, example in read_records_of(inputs, "examples", bad):
-            yield values, example
-
-    def score(chunk: list[tuple[dict[str, Any], Example]]) -> list[list[float] | None]:
-        examples = [example for _, example in chunk]
-        some = [None if keep and _has_scores(e) else _pairs(e, with_prompt) for e in examples]
-        distinct = list(dict.fromkeys(pair for pairs in some for pair in pairs or ()))
-        if not distinct:
-            return [None] * len(chunk)
-        known = dict(zip(distinct, map(_finite, reranker.score(distinct)), strict=True))
-        return [None if pairs is None else [known[pair] for pair in pairs] for pairs in some]
-
-    folder = work / f"scores-{digest_of([reranker.name, keep, with_prompt])}"
-    chunks = resumable(records(), CHUNK, folder, lambda record: record[0], score)
+    workdir = Path(f"{output}.work" if workdir is None else workdir)
+    files = example_files(inputs)
+    settings = [reranker.name, options.keep_scores, options.with_prompt]
+    chunks = resumable(
+        _records(files, BadRecords(options.skip_bad)),
+        CHUNK,
+        workdir / f"scores-{json_digest(settings)}",
+        identity=lambda record: record[0],
+        compute=lambda chunk: _score_chunk(chunk, reranker, options),
+    )
     examples = pairs = kept = 0
     with new_file(output) as write:
         for chunk, scores in chunks:
-            for (values, example), some in zip(chunk, scores, strict=True):
-                line = _record(values, example, some)
-                write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+            for (record, example), values in zip(chunk, scores, strict=True):
+                write(record_line(_with_scores(record, example, values), example))
                 examples += 1
-                pairs += len(some or ())
-                kept += some is None
-            tell(examples)
+                pairs += len(values or ())
+                kept += values is None
+            if progress:
+                progress(examples)
         if not examples:
-            raise ValueError(f"{', '.join(inputs)}: there is no example to score")
-    return Scored(examples, pairs, kept)
+            raise ValueError(f"{', '.join(map(str, files))}: there is no example to score")
+    return TeacherResult(examples, pairs, kept)
+
+
+def _records(files: list[Path], bad: BadRecords) -> Iterator[ScoredRecord]:
+    for _, record, example in read_records_of(files, "examples", bad):
+        yield record, example
+
+
+def _score_chunk(
+    chunk: list[ScoredRecord], reranker: Reranker, options: TeacherOptions
+) -> list[list[float] | None]:
+    """The scores of each example's pairs; None for examples that keep theirs."""
+    pairs = [
+        None
+        if options.keep_scores and _has_scores(example)
+        else _pairs(example, options.with_prompt)
+        for _, example in chunk
+    ]
+    distinct = list(dict.fromkeys(pair for group in pairs for pair in group or ()))
+    if not distinct:
+        return [None] * len(chunk)
+    score_of = dict(zip(distinct, map(_rounded, reranker.score(distinct)), strict=True))
+    return [None if group is None else [score_of[pair] for pair in group] for group in pairs]
 
 
 def _has_scores(example: Example) -> bool:
@@ -90,20 +119,18 @@ def _pairs(example: Example, with_prompt: bool) -> list[tuple[str, str]]:
     return [(query, text) for text in (*example.positives, *example.negatives)]
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(f"the teacher gave {value} to a pair: damaged weights, or too few bits")
-    return round(value, DIGITS)
+def _rounded(score: float) -> float:
+    if not math.isfinite(score):
+        raise ValueError(
+            f"the teacher gave the score {score}: its weights are damaged, or its dtype overflows"
+        )
+    return round(score, DECIMALS)
 
 
-def _record(values: dict[str, Any], example: Example, scores: list[float] | None) -> dict[str, Any]:
-    values = dict(values)
-    if scores is not None:
-        count = len(example.positives)
-        values |= {"pos_scores": scores[:count], "neg_scores": scores[count:]}
-    # One file holds what several did: what their names said goes into the records.
-    if example.source:
-        values["source"] = example.source
-    if not example.in_batch:
-        values["in_batch"] = False
-    return values
+def _with_scores(
+    record: dict[str, Any], example: Example, scores: list[float] | None
+) -> dict[str, Any]:
+    if scores is None:
+        return record
+    count = len(example.positives)
+    return record | {"pos_scores": scores[:count], "neg_scores": scores[count:]}

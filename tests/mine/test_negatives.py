@@ -1,5 +1,6 @@
-"""Hard negatives: from the ranks asked for, never right for the query, the same in every run."""
+"""Hard negatives come from the given ranks, are never relevant, and are the same in every run."""
 
+import dataclasses
 import gzip
 import json
 import random
@@ -18,18 +19,17 @@ from m3jax.data.examples import read_examples
 from m3jax.embed.encode import TextEncoder
 from m3jax.io.trec import read_qrels
 from m3jax.mine import negatives as mining
-from m3jax.mine.negatives import means, mine
-from m3jax.mine.retrieve import Retrieval
-from m3jax.mine.selection import Rules
+from m3jax.mine.negatives import mine_negatives
+from m3jax.mine.options import MiningOptions
 
-RULES = Rules(negatives=3, first=2, last=12)
+OPTIONS = MiningOptions(negatives=3, first=2, last=12)
 
 
 def record(number: int, **more):
     passage = PASSAGES[number]
     query = " ".join(passage.text.split()[:5])
-    return {"query": query, "pos": [passage.text], "neg": [], "lang": passage.lang,
-            "id": f"q{number}"} | more  # fmt: skip
+    values = {"query": query, "pos": [passage.text], "neg": [], "lang": passage.lang}
+    return values | {"id": f"q{number}"} | more
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def train(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """One place for all: what is the same is encoded once."""
+    """A working directory for all tests, so that equal pools are encoded once."""
     return tmp_path_factory.mktemp("work")
 
 
@@ -57,34 +57,35 @@ def number_of(text: str) -> int:
     return next(i for i, p in enumerate(PASSAGES) if p.text == text)
 
 
-def test_negatives_come_from_the_ranks_asked_for(tiny, train, work, dense, tmp_path):
-    mined = mine([train], tmp_path / "o.jsonl", Retrieval(embedder=tiny), RULES, work)
+def test_negatives_come_from_the_given_ranks(tiny, train, work, dense, tmp_path):
+    mined = mine_negatives([train], tmp_path / "o.jsonl", tiny, OPTIONS, workdir=work)
     ranking = dense[1]
     for i, row in enumerate(read(tmp_path / "o.jsonl")):
         allowed = set(ranking[i][2:12].tolist()) - {i}
         found = {number_of(text) for text in row["neg"]}
         assert len(found) == 3 and found <= allowed
-    assert mined.counts["negatives"] == 3 * len(PASSAGES)
+    assert mined.negatives == 3 * len(PASSAGES) and mined.queries == len(PASSAGES)
     assert mined.dropped["a positive"] == sum(i in r[2:12] for i, r in enumerate(ranking))
     # Their scores are those of search, and on average above a random passage's.
-    assert means(mined)["mined"]["mean"] > means(mined)["random"]["mean"]
+    statistics = mined.score_statistics()
+    assert statistics["mined"]["mean"] > statistics["random"]["mean"]
 
 
-def test_top_takes_the_best_that_are_left(tiny, train, work, dense, tmp_path):
-    rules = Rules(negatives=4, first=1, last=30, pick="top")
-    mine([train], tmp_path / "o.jsonl", Retrieval(embedder=tiny), rules, work)
+def test_top_sampling_selects_the_best_candidates(tiny, train, work, dense, tmp_path):
+    options = MiningOptions(negatives=4, first=1, last=30, sampling="top")
+    mine_negatives([train], tmp_path / "o.jsonl", tiny, options, workdir=work)
     for i, row in enumerate(read(tmp_path / "o.jsonl")):
         assert [number_of(t) for t in row["neg"]] == [n for n in dense[1][i][1:] if n != i][:4]
 
 
 @pytest.mark.parametrize(
     ("given", "below"),
-    [({"max_share": 0.99}, lambda p: 0.99 * p), ({"margin": 0.01}, lambda p: p - 0.01)],
-    ids=["share", "margin"],
+    [({"max_positive_ratio": 0.99}, lambda p: 0.99 * p), ({"margin": 0.01}, lambda p: p - 0.01)],
+    ids=["ratio", "margin"],
 )
 def test_thresholds_by_the_positive(tiny, train, work, dense, tmp_path, given, below):
-    rules = Rules(negatives=60, first=0, last=50, near_duplicates=0.0, **given)
-    mined = mine([train], tmp_path / "o.jsonl", Retrieval(embedder=tiny), rules, work)
+    options = MiningOptions(negatives=60, first=0, last=50, near_duplicates=0.0, **given)
+    mined = mine_negatives([train], tmp_path / "o.jsonl", tiny, options, workdir=work)
     scores, ranking = dense
     short = 0
     for i, row in enumerate(read(tmp_path / "o.jsonl")):
@@ -94,7 +95,7 @@ def test_thresholds_by_the_positive(tiny, train, work, dense, tmp_path, given, b
         assert want <= {number_of(t) for t in row["neg"]} <= sure
         short += len(row["neg"]) < 60
     assert mined.dropped["score too close to the positive's"] > 0
-    assert mined.counts["queries with fewer than asked"] == short > 0
+    assert mined.incomplete == short > 0
 
 
 def duplicates(text: str) -> list[str]:
@@ -105,7 +106,7 @@ def duplicates(text: str) -> list[str]:
 
 @pytest.fixture
 def trap(tmp_path):
-    """Every passage also stands there in copies; queries 0 and 1 are one, asked in two ways."""
+    """Every passage has copies among the negatives; queries 0 and 1 are equal up to case."""
     records = [record(i, neg=duplicates(PASSAGES[i].text)) for i in range(20)]
     same = records[0]["query"]
     records[1]["query"] = f" {same.upper()} "
@@ -113,45 +114,45 @@ def trap(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["dense", "bm25"])
-def test_nothing_right_is_mined(tiny, trap, work, tmp_path, method):
-    rules = Rules(negatives=50, first=0, last=60)
-    retrieval = Retrieval(embedder=tiny, method=method)
-    mined = mine([trap], tmp_path / "o.jsonl", retrieval, rules, work)
+def test_no_relevant_passage_is_mined(tiny, trap, work, tmp_path, method):
+    options = MiningOptions(method=method, negatives=50, first=0, last=60)
+    mined = mine_negatives([trap], tmp_path / "o.jsonl", tiny, options, workdir=work)
     rows = read(tmp_path / "o.jsonl")
     rows[0]["pos"], rows[1]["pos"] = 2 * [rows[0]["pos"] + rows[1]["pos"]]
     assert sum(len(row["neg"]) for row in rows) > 200
     for number, row in enumerate(rows):
-        right = [plain(text) for text in row["pos"]]
-        own = shingles(PASSAGES[number].text)
+        relevant = [plain(text) for text in row["pos"]]
+        positive = shingles(PASSAGES[number].text)
         for text in row["neg"]:
-            assert plain(text) not in right and plain(text) != plain(row["query"])
-            # MinHash estimates: a similarity of 0.8 may be taken for 0.7 or 0.9, not for less.
-            assert len(shingles(text) & own) / len(shingles(text) | own) < 0.9
+            assert plain(text) not in relevant and plain(text) != plain(row["query"])
+            # MinHash estimates the similarity with an error of up to about 0.1.
+            assert len(shingles(text) & positive) / len(shingles(text) | positive) < 0.9
     for reason in ("a positive", "known to be right for the query", "near duplicate of a positive"):
         assert mined.dropped[reason] > 0, reason
 
 
-def test_the_same_whatever_the_order_the_chunks_and_the_files(tiny, train, tmp_path, monkeypatch):
-    mine([train], tmp_path / "a.jsonl", Retrieval(embedder=tiny), RULES, tmp_path / "w1")
+def test_order_chunks_and_files_do_not_matter(tiny, train, tmp_path, monkeypatch):
+    mine_negatives([train], tmp_path / "a.jsonl", tiny, OPTIONS, workdir=tmp_path / "w1")
     records = [record(i) for i in range(len(PASSAGES))]
     random.Random(3).shuffle(records)
     files = [write(tmp_path / "b1.jsonl", records[:9]), write(tmp_path / "b2.jsonl", records[9:])]
     monkeypatch.setattr(mining, "CHUNK", 7)
-    mine(files, tmp_path / "b.jsonl", Retrieval(embedder=tiny), RULES, tmp_path / "w2")
+    mine_negatives(files, tmp_path / "b.jsonl", tiny, OPTIONS, workdir=tmp_path / "w2")
     first, second = ({r["id"]: r["neg"] for r in read(tmp_path / f"{x}.jsonl")} for x in "ab")
     assert first == second
-    mine([train], tmp_path / "c.jsonl", Retrieval(embedder=tiny),
-         Rules(negatives=3, first=2, last=12, seed=1), tmp_path / "w1")  # fmt: skip
+    other = dataclasses.replace(OPTIONS, seed=1)
+    mine_negatives([train], tmp_path / "c.jsonl", tiny, other, workdir=tmp_path / "w1")
     assert {r["id"]: r["neg"] for r in read(tmp_path / "c.jsonl")} != first
 
 
-def test_other_fields_stay(tiny, tmp_path, work):
+def test_other_fields_are_kept(tiny, tmp_path, work):
     more = {"pos_scores": [2.5], "prompt": "Find: ", "mine": {"a": [1]}, "pos_lang": "xx"}
     records = [record(i, neg=["old"], neg_scores=[1.0], **more) for i in range(20)]
     path = write(tmp_path / "a_no_in_batch_neg.jsonl", records)
-    rules = Rules(negatives=2, first=0, last=12)
-    mined = mine([path], tmp_path / "new.jsonl", Retrieval(embedder=tiny), rules, work)
-    mine([path], tmp_path / "kept.jsonl", Retrieval(embedder=tiny), rules, work, keep=True)
+    options = MiningOptions(negatives=2, first=0, last=12)
+    mined = mine_negatives([path], tmp_path / "new.jsonl", tiny, options, workdir=work)
+    keep = dataclasses.replace(options, keep_negatives=True)
+    mine_negatives([path], tmp_path / "kept.jsonl", tiny, keep, workdir=work)
     added = {"source": "a_no_in_batch_neg", "in_batch": False}
     for old, new, kept in zip(
         records, read(tmp_path / "new.jsonl"), read(tmp_path / "kept.jsonl"), strict=True
@@ -161,24 +162,24 @@ def test_other_fields_stay(tiny, tmp_path, work):
         assert {k: v for k, v in kept.items() if k != "neg"} == fields
         assert len(new["neg"]) == 2
         assert kept["neg"][0] == "old" and len(kept["neg"]) == 3 and "old" not in kept["neg"][1:]
-    assert mined.counts["neg_scores left out"] == 20
+    assert mined.neg_scores_removed == 20
     assert len(list(read_examples(tmp_path / "kept.jsonl"))) == 20
 
 
-def test_a_corpus_and_passages_that_a_user_excludes(tiny, tmp_path, work):
+def test_a_corpus_and_excluded_passages(tiny, tmp_path, work):
     corpus = [{"_id": f"d{i}", "title": "T", "text": p.text} for i, p in enumerate(PASSAGES)]
     corpus.append({"_id": "copy", "text": f"T {PASSAGES[3].text}"})
     pool = write(tmp_path / "c.jsonl", corpus)
     path = write(tmp_path / "t.jsonl", [record(i) for i in range(6)])
     (tmp_path / "x.tsv").write_text("query\tdoc\tscore\nq0\tcopy\t1\nq0\td4\t2\nq1\td5\t0\n")
-    rules = Rules(negatives=99, first=0, last=len(PASSAGES), near_duplicates=0.0)
-    free, bound = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    retrieval = Retrieval(embedder=tiny)
-    mine([path], free, retrieval, rules, work, corpus=[pool])
-    exclude = read_qrels(tmp_path / "x.tsv")
-    mined = mine([path], bound, retrieval, rules, work, corpus=[pool], exclude=exclude)
-    assert mined.pools == {"": len(PASSAGES)}  # the copy is one with d3
-    free, bound = read(free), read(bound)
+    options = MiningOptions(
+        corpus=[pool], negatives=99, first=0, last=len(PASSAGES), near_duplicates=0.0
+    )
+    mine_negatives([path], tmp_path / "a.jsonl", tiny, options, workdir=work)
+    options = dataclasses.replace(options, exclude=read_qrels(tmp_path / "x.tsv"))
+    mined = mine_negatives([path], tmp_path / "b.jsonl", tiny, options, workdir=work)
+    assert mined.pools == {"": len(PASSAGES)}  # the copy equals d3
+    free, bound = read(tmp_path / "a.jsonl"), read(tmp_path / "b.jsonl")
     assert all(text.startswith("T ") for row in free for text in row["neg"])
     gone = {f"T {PASSAGES[i].text}" for i in (3, 4)}
     assert set(free[0]["neg"]) - set(bound[0]["neg"]) == gone and free[1:] == bound[1:]
@@ -189,35 +190,44 @@ def test_negatives_in_the_language_of_the_positives(tiny, tmp_path, work):
     records = [record(i, pos_lang=PASSAGES[i].lang, lang="xx") for i in range(len(PASSAGES))]
     path = write(tmp_path / "x.jsonl", records)
     languages = {p.text: p.lang for p in PASSAGES}
-    rules = Rules(negatives=5, first=0, last=10)
-    mined = mine([path], tmp_path / "o.jsonl", Retrieval(embedder=tiny), rules, work,
-                 same_language=True)  # fmt: skip
+    options = MiningOptions(negatives=5, first=0, last=10, same_language=True)
+    mined = mine_negatives([path], tmp_path / "o.jsonl", tiny, options, workdir=work)
     for row in read(tmp_path / "o.jsonl"):
         assert len(row["neg"]) == 5
         assert {languages[text] for text in row["neg"]} == {row["pos_lang"]}
     assert mined.pools == Counter(p.lang for p in PASSAGES)
-    small = Rules(negatives=30, first=2, last=30)
+    large = MiningOptions(negatives=30, first=2, last=30, same_language=True)
     with pytest.raises(ValueError, match=r"fewer passages than the 30 .*de 18, en 22, fr 14"):
-        mine([path], tmp_path / "p.jsonl", Retrieval(embedder=tiny), small, work,
-             same_language=True)  # fmt: skip
-    mined = mine([path], tmp_path / "p.jsonl", Retrieval(embedder=tiny), small, work,
-                 same_language=True, small_pools=True)  # fmt: skip
-    assert mined.counts["queries with fewer than asked"] == len(PASSAGES)
-    assert mined.counts["queries with none"] == 0
+        mine_negatives([path], tmp_path / "p.jsonl", tiny, large, workdir=work)
+    large = dataclasses.replace(large, allow_small_pool=True)
+    mined = mine_negatives([path], tmp_path / "p.jsonl", tiny, large, workdir=work)
+    assert mined.incomplete == len(PASSAGES)
+    assert mined.empty == 0
 
 
 @pytest.mark.parametrize("method", ["sparse", "colbert", "all", "bm25"])
 def test_every_method_scores_positives_as_it_ranks(tiny, tmp_path, work, method):
-    """A share of 1 leaves exactly what scores below the positive; queries ask for another text."""
+    """A ratio of 1 keeps exactly the passages that score below the positive.
+
+    Each query is written for another passage than its positive.
+    """
     records = [record(i, query=record(i + 1)["query"]) for i in range(24)]
     path = write(tmp_path / "t.jsonl", records)
     weights = HeadWeights(dense=0.5, sparse=0.2, colbert=2.0) if method == "all" else None
     terms = "tokens" if method == "bm25" else "words"
-    retrieval = Retrieval(embedder=tiny, method=method, weights=weights, bm25_terms=terms)
-    everything = Rules(negatives=24, first=0, last=24, near_duplicates=0.0, pick="top")
-    below = Rules(negatives=24, first=0, last=24, near_duplicates=0.0, pick="top", max_share=1.0)
-    a = mine([path], tmp_path / "a.jsonl", retrieval, everything, work)
-    b = mine([path], tmp_path / "b.jsonl", retrieval, below, work)
+    options = MiningOptions(
+        method=method,
+        weights=weights,
+        bm25_terms=terms,
+        negatives=24,
+        first=0,
+        last=24,
+        near_duplicates=0.0,
+        sampling="top",
+    )
+    a = mine_negatives([path], tmp_path / "a.jsonl", tiny, options, workdir=work)
+    options = dataclasses.replace(options, max_positive_ratio=1.0)
+    b = mine_negatives([path], tmp_path / "b.jsonl", tiny, options, workdir=work)
     assert a.scores["positive"] == b.scores["positive"] and len(a.scores["positive"]) == 24
     fewer = 0
     taken = iter(a.scores["mined"])
@@ -235,18 +245,19 @@ def test_positives_outside_the_corpus_are_scored(tiny, tmp_path, work):
     inside = write(tmp_path / "c.jsonl", [{"text": p.text} for p in PASSAGES[:30]])
     outside = write(tmp_path / "d.jsonl", [{"text": p.text} for p in PASSAGES[2:30]])
     path = write(tmp_path / "t.jsonl", [record(i) for i in range(4)])
-    rules = Rules(first=0, last=20)
     for method in ("dense", "colbert"):
-        retrieval = Retrieval(embedder=tiny, method=method, dtype="float32")
-        found = [
-            mine([path], tmp_path / f"{method}{i}.jsonl", retrieval, rules, work, corpus=[corpus])
-            for i, corpus in enumerate((inside, outside))
-        ]
-        first, second = (np.array(m.scores["positive"]) for m in found)
+        results = []
+        for corpus in (inside, outside):
+            output = tmp_path / f"{method}{len(results)}.jsonl"
+            options = MiningOptions(
+                method=method, dtype="float32", corpus=[corpus], first=0, last=20
+            )
+            results.append(mine_negatives([path], output, tiny, options, workdir=work))
+        first, second = (np.array(result.scores["positive"]) for result in results)
         np.testing.assert_allclose(first, second, atol=2e-5)
 
 
-def test_a_stopped_run_goes_on_and_models_do_not_mix(tiny, tmp_path, train, monkeypatch):
+def test_an_interrupted_run_resumes_and_models_do_not_mix(tiny, tmp_path, train, monkeypatch):
     texts = []
     original = TextEncoder.encode
 
@@ -258,27 +269,29 @@ def test_a_stopped_run_goes_on_and_models_do_not_mix(tiny, tmp_path, train, monk
     monkeypatch.setattr(TextEncoder, "encode", counting)
     monkeypatch.setattr(mining, "CHUNK", 10)
     calls = []
-    whole = mining._chunk
+    mine_chunk = mining._mine_chunk
 
-    def stops(*arguments):
+    def interrupted(*arguments):
         calls.append(0)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return whole(*arguments)
+        return mine_chunk(*arguments)
 
-    monkeypatch.setattr(mining, "_chunk", stops)
-    given = (Retrieval(embedder=tiny), RULES, tmp_path / "w")
+    def mine(name, embedder=tiny):
+        workdir = tmp_path / "w"
+        mine_negatives([train], tmp_path / name, embedder, OPTIONS, workdir=workdir)
+
+    monkeypatch.setattr(mining, "_mine_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        mine([train], tmp_path / "a.jsonl", *given)
+        mine("a.jsonl")
     assert not list(tmp_path.glob("*a.jsonl*"))
     assert len(texts) == len(PASSAGES) + 20
-    mine([train], tmp_path / "a.jsonl", *given)
+    mine("a.jsonl")
     assert len(texts) == 2 * len(PASSAGES)
-    mine([train], tmp_path / "b.jsonl", *given)  # everything is there
+    mine("b.jsonl")  # every result is stored
     assert len(texts) == 2 * len(PASSAGES)
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-    other = M3Embedder(tiny.encoder.model, passage_instruction="passage: ")
-    mine([train], tmp_path / "c.jsonl", Retrieval(embedder=other), RULES, tmp_path / "w")
+    mine("c.jsonl", M3Embedder(tiny.encoder.model, passage_instruction="passage: "))
     assert len(texts) == 4 * len(PASSAGES)
     assert len(list((tmp_path / "w").glob("index-*"))) == 2
 
@@ -318,26 +331,28 @@ def test_report_and_plot(train, tmp_path, capsys):
     [
         ([], "needs a model: name one with --model"),
         (["--method", "bm25", "--bm25-terms", "tokens"], "BM25 over tokens needs a model"),
-        (["--method", "bm25"], "fewer passages than the 210 that a range .*: the pool 54"),
-        (["--method", "bm25", "--range", "20-5"], "must rise from 0, got 20-5"),
+        (["--method", "bm25"], "fewer passages than the 210 that the ranks .*: the pool 54"),
+        (["--method", "bm25", "--range", "20-5"], "0 <= first < last, got 20-5"),
         (["--method", "bm25", "--range", "twenty"], "--range needs two numbers like 10-210"),
-        (["--method", "bm25", "--max-share", "95"], r"max_share must lie in \(0, 1\], got 95"),
+        (["--method", "bm25", "--max-positive-ratio", "95"], r"must be in \(0, 1\], got 95"),
         (["--method", "bm25", "--margin", "nan"], "margin must be 0 or more, got nan"),
         (["--method", "bm25", "--negatives", "0"], "negatives must be at least 1"),
-        (["--method", "bm25", "--near-duplicates", "2"], "near_duplicates must lie in"),
+        (["--method", "bm25", "--near-duplicates", "2"], "near_duplicates must be in"),
         (["--method", "bm25", "--corpus", "nowhere.jsonl"], "no such file.*nowhere.jsonl"),
         (["--method", "bm25", "--input", "missing.jsonl"], "no such file.*missing.jsonl"),
         (["--method", "bm25", "--corpus", "EMPTY"], "there is no passage to mine from"),
         (["--method", "bm25", "--exclude", "nowhere.tsv"], "nowhere.tsv"),
         (["--method", "bm25", "--exclude", "QRELS"], "none of its passages is in the pool"),
-        (["--method", "bm25", "--corpus", "PLAIN", "--same-language"], "no record names a lang"),
-        (["--method", "bm25", "--corpus", "PLAIN", "--range", "0-2", "--margin", "1"],
-         "BM25 scores only what is in its pool"),
+        (["--method", "bm25", "--corpus", "PLAIN", "--same-language"], "no record has a lang"),
+        (
+            ["--method", "bm25", "--corpus", "PLAIN", "--range", "0-2", "--margin", "1"],
+            "BM25 scores only passages of its pool",
+        ),
         (["--method", "dense", "--weights", "1,2,3"], "needs a model"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)  # fmt: skip
-def test_what_cannot_be_done_is_told(train, tmp_path, capsys, options, message):
+)
+def test_errors_name_the_option_or_file(train, tmp_path, capsys, options, message):
     names: dict[str, str] = {
         "EMPTY": write(tmp_path / "empty.jsonl", []),
         "PLAIN": write(tmp_path / "plain.jsonl", [{"text": f"passage {i}"} for i in range(5)]),
@@ -352,7 +367,7 @@ def test_what_cannot_be_done_is_told(train, tmp_path, capsys, options, message):
     assert not out.exists()
 
 
-def test_bad_records_name_their_line_or_are_counted(tmp_path, capsys):
+def test_invalid_records_are_errors_or_counted(tmp_path, capsys):
     records = [record(i) for i in range(12)] + [{"query": "x"}]
     path = write(tmp_path / "t.jsonl", records)
     command = ["mine", "--method", "bm25", "--input", path, "--range", "0-9"]
@@ -377,9 +392,8 @@ def test_real_negatives_are_harder_than_random_ones(data_dir, backbone_dir, tmp_
     embedder = M3Embedder.from_pretrained(
         backbone_dir, pooling="mean", query_instruction="query: ", passage_instruction="passage: "
     )
-    retrieval = Retrieval(embedder=embedder, passage_length=64)
-    mined = mine(files, tmp_path / "o.jsonl", retrieval, Rules(negatives=5, first=2, last=40),
-                 tmp_path / "w", same_language=True)  # fmt: skip
+    options = MiningOptions(passage_length=64, negatives=5, first=2, last=40, same_language=True)
+    mined = mine_negatives(files, tmp_path / "o.jsonl", embedder, options, workdir=tmp_path / "w")
     positives: dict[str, set[str]] = {}
     rows = read(tmp_path / "o.jsonl")
     language = {text: row["lang"] for row in rows for text in row["pos"]}
@@ -393,5 +407,5 @@ def test_real_negatives_are_harder_than_random_ones(data_dir, backbone_dir, tmp_
             for right in row["pos"]:
                 a, b = shingles(text), shingles(right)
                 assert len(a & b) / len(a | b) < 0.9
-    found = means(mined)
-    assert found["positive"]["mean"] > found["mined"]["mean"] > found["random"]["mean"] + 0.01
+    mean = {group: row["mean"] for group, row in mined.score_statistics().items()}
+    assert mean["positive"] > mean["mined"] > mean["random"] + 0.01

@@ -1,7 +1,7 @@
-"""Keys of texts in the pool of passages."""
+"""Hashes of texts in the pool of passages."""
 
-from m3jax.mine.pool import key_of
+from m3jax.mine.pool import text_hash
 
 
-def test_keys_of_equal_texts():
-    assert key_of(" Ｆｏｘ\n  den ") == key_of("fox DEN") != key_of("fox dens")
+def test_hashes_ignore_case_and_white_space():
+    assert text_hash(" Ｆｏｘ\n  den ") == text_hash("fox DEN") != text_hash("fox dens")

@@ -1,4 +1,4 @@
-"""Teacher scores: a cross-encoder's logits or an M3's own, each pair once, whole or absent."""
+"""Teacher scores: logits of a cross-encoder or scores of an M3 model, each pair scored once."""
 
 import gzip
 import json
@@ -15,31 +15,48 @@ from m3jax.cli.main import main
 from m3jax.config import HeadWeights
 from m3jax.data.examples import read_examples
 from m3jax.mine import rerankers, teacher
-from m3jax.mine.rerankers import Reranker, cross_encoder, m3
-from m3jax.mine.teacher import score_teacher
+from m3jax.mine.rerankers import Reranker, cross_encoder_reranker, m3_reranker
+from m3jax.mine.teacher import TeacherOptions, score_teacher
 
 RECORDS = [
-    {"query": f"query {i} {p.text[:20]}", "pos": [p.text],
-     "neg": [PASSAGES[j % 12].text for j in range(i + 1, i + 4)], "lang": p.lang, "kept": [i]}
+    {
+        "query": f"query {i} {p.text[:20]}",
+        "pos": [p.text],
+        "neg": [PASSAGES[j % 12].text for j in range(i + 1, i + 4)],
+        "lang": p.lang,
+        "kept": [i],
+    }
     for i, p in enumerate(PASSAGES[:12])
-]  # fmt: skip
+]
 
 
 def write_cross_encoder(directory, labels=1):
     """A random XLM-R classifier with the tests' tokenizer."""
     torch.manual_seed(1)
     config = transformers.XLMRobertaConfig(
-        vocab_size=VOCAB + 6, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=64, max_position_embeddings=130, type_vocab_size=1, pad_token_id=1,
-        initializer_range=0.2, id2label={i: str(i) for i in range(labels)},
-    )  # fmt: skip
+        vocab_size=VOCAB + 6,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=130,
+        type_vocab_size=1,
+        pad_token_id=1,
+        initializer_range=0.2,
+        id2label={i: str(i) for i in range(labels)},
+    )
     transformers.XLMRobertaForSequenceClassification(config).save_pretrained(directory)
     (directory / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(directory / "tokenizer.json"), bos_token="<s>", eos_token="</s>",
-        cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        tokenizer_file=str(directory / "tokenizer.json"),
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
         model_max_length=128,
-    )  # fmt: skip
+    )
     tokenizer.save_pretrained(directory)
     return str(directory)
 
@@ -82,10 +99,10 @@ def test_scores_are_the_cross_encoders_logits(cross_dir, path, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("method", ["dense+sparse", "all"])
-def test_scores_are_the_models_own(tiny, path, tmp_path, method, monkeypatch):
+def test_scores_are_those_of_compute_score(tiny, path, tmp_path, method, monkeypatch):
     monkeypatch.setattr(rerankers, "SLICE", 7)
     weights = HeadWeights(dense=0.5, sparse=0.25, colbert=2.0)
-    score_teacher([path], tmp_path / "o.jsonl", m3(tiny, method, weights, 128), tmp_path / "w")
+    score_teacher([path], tmp_path / "o.jsonl", m3_reranker(tiny, method, weights, 128))
     w = (0.5, 0.25, 2.0 if method == "all" else 0.0)
     for row in read(tmp_path / "o.jsonl"):
         texts = [*row["pos"], *row["neg"]]
@@ -98,7 +115,7 @@ def test_scores_are_the_models_own(tiny, path, tmp_path, method, monkeypatch):
 
 
 def lengths(calls):
-    """A teacher that notes its pairs and gives their lengths."""
+    """A teacher that records its pairs and returns their lengths."""
 
     def score(pairs):
         calls.append(list(pairs))
@@ -107,48 +124,56 @@ def lengths(calls):
     return Reranker("lengths", score)
 
 
-def test_each_pair_once_a_chunk_and_a_stopped_run_goes_on(tmp_path, monkeypatch):
+def test_pairs_are_scored_once_per_chunk_and_interrupted_runs_resume(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher, "CHUNK", 4)
     path = write(tmp_path / "in.jsonl", [*RECORDS[:2], *RECORDS[:2], *RECORDS[2:]])
     calls: list = []
-    score_teacher([path], tmp_path / "whole.jsonl", lengths(calls), tmp_path / "w0")
+    score_teacher([path], tmp_path / "complete.jsonl", lengths(calls), workdir=tmp_path / "w0")
     assert [len(c) for c in calls] == [8, 16, 16, 8]  # the first four records are two, twice
     again: list = []
     good = lengths(again)
 
-    def stops(pairs):
+    def interrupted(pairs):
         if len(again) == 2:
             raise KeyboardInterrupt
         return good.score(pairs)
 
+    def teach(name, reranker):
+        score_teacher([path], tmp_path / name, reranker, workdir=tmp_path / "w")
+
     with pytest.raises(KeyboardInterrupt):
-        score_teacher([path], tmp_path / "o.jsonl", Reranker("lengths", stops), tmp_path / "w")
+        teach("o.jsonl", Reranker("lengths", interrupted))
     assert not list(tmp_path.glob("*o.jsonl*"))
-    score_teacher([path], tmp_path / "o.jsonl", good, tmp_path / "w")
+    teach("o.jsonl", good)
     assert again == calls
-    assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    score_teacher([path], tmp_path / "p.jsonl", Reranker("other", good.score), tmp_path / "w")
-    assert len(again) == 8  # another teacher's scores are not these
+    assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "complete.jsonl").read_bytes()
+    teach("p.jsonl", Reranker("other", good.score))
+    assert len(again) == 8  # stored scores are those of one teacher
 
 
 def test_the_order_of_pairs_does_not_matter(cross_dir, tiny):
     pairs = [(r["query"], text) for r in RECORDS[:4] for text in r["neg"]]
-    for reranker in (cross_encoder(cross_dir, max_length=128, device="cpu", batch_size=5),
-                     m3(tiny, "dense", None, 128)):  # fmt: skip
+    rerankers = (
+        cross_encoder_reranker(cross_dir, max_length=128, device="cpu", batch_size=5),
+        m3_reranker(tiny, "dense", None, 128),
+    )
+    for reranker in rerankers:
         assert reranker.score(pairs) == reranker.score(pairs[::-1])[::-1]
 
 
-def test_scores_that_are_there_can_stay(tmp_path):
+def test_existing_scores_can_be_kept(tmp_path):
     have = RECORDS[0] | {"pos_scores": [7.0], "neg_scores": [1.0, 2.0, 3.0], "prompt": "Find: "}
     half = RECORDS[1] | {"pos_scores": [7.0]}
     path = write(tmp_path / "in.jsonl", [have, half])
     calls: list = []
-    done = score_teacher([path], tmp_path / "a.jsonl", lengths(calls), tmp_path / "w", keep=True)
-    assert (done.kept, done.pairs) == (1, 4)
+    options = TeacherOptions(keep_scores=True)
+    result = score_teacher([path], tmp_path / "a.jsonl", lengths(calls), options)
+    assert (result.kept, result.pairs) == (1, 4)
     first, second = read(tmp_path / "a.jsonl")
     assert first == have | {"source": "in"} and len(second["neg_scores"]) == 3
     assert second["pos_scores"] != [7.0]
-    score_teacher([path], tmp_path / "b.jsonl", lengths(calls), tmp_path / "w", with_prompt=True)
+    options = TeacherOptions(with_prompt=True)
+    score_teacher([path], tmp_path / "b.jsonl", lengths(calls), options)
     assert calls[1][0] == (f"Find: {have['query']}", have["pos"][0])
 
 
@@ -157,17 +182,17 @@ def test_scores_that_are_there_can_stay(tmp_path):
     [
         ([], "name one teacher"),
         (["--teacher", "x", "--model", "y"], "name one teacher"),
-        (["--teacher", "./nowhere"], "./nowhere is no directory of a cross-encoder"),
-        (["--teacher", "EMPTY"], "holds no model"),
-        (["--teacher", "THREE", "--device", "cpu"], "has 3 outputs; a re-ranker has one"),
+        (["--teacher", "./nowhere"], "./nowhere is not a directory with a cross-encoder"),
+        (["--teacher", "EMPTY"], "contains no model"),
+        (["--teacher", "THREE", "--device", "cpu"], "has 3 outputs; a reranker has one"),
         (["--teacher", "x", "--method", "all"], "--method and --weights are for --model"),
-        (["--model", "TINY", "--method", "dense", "--weights", "1,1,1"], "sums nothing"),
+        (["--model", "TINY", "--method", "dense", "--weights", "1,1,1"], "has a single head"),
         (["--model", "TINY", "--weights", "much"], "--weights needs numbers like 1,0.3,1"),
         (["--teacher", "x", "--input", "missing.jsonl"], "no such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_told(path, tmp_path, tiny_dir, capsys, options, message):
+def test_errors_name_the_option_or_file(path, tmp_path, tiny_dir, capsys, options, message):
     (tmp_path / "empty").mkdir()
     names = {"EMPTY": str(tmp_path / "empty"), "TINY": str(tiny_dir)}
     if "THREE" in options:
@@ -179,7 +204,7 @@ def test_what_cannot_be_done_is_told(path, tmp_path, tiny_dir, capsys, options, 
     assert not out.exists()
 
 
-def test_nothing_is_overwritten_and_no_score_is_made_up(path, tmp_path, capsys):
+def test_no_file_is_overwritten_and_no_score_invented(path, tmp_path, capsys):
     out = tmp_path / "o.jsonl"
     out.write_text("mine")
     command = ["score-teacher", "--input", path, "--output", str(out), "--teacher", "x"]
@@ -187,14 +212,14 @@ def test_nothing_is_overwritten_and_no_score_is_made_up(path, tmp_path, capsys):
     assert "already exists" in capsys.readouterr().err and out.read_text() == "mine"
     empty = write(tmp_path / "empty.jsonl", [])
     with pytest.raises(ValueError, match="no example to score"):
-        score_teacher([empty], tmp_path / "a.jsonl", lengths([]), tmp_path / "w")
+        score_teacher([empty], tmp_path / "a.jsonl", lengths([]))
     broken = Reranker("broken", lambda pairs: [float("nan")] * len(pairs))
-    with pytest.raises(ValueError, match="the teacher gave nan"):
-        score_teacher([path], tmp_path / "a.jsonl", broken, tmp_path / "w")
+    with pytest.raises(ValueError, match="the teacher gave the score nan"):
+        score_teacher([path], tmp_path / "a.jsonl", broken)
     assert not (tmp_path / "a.jsonl").exists()
 
 
 def test_without_pytorch_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r"pip install 'm3jax\[torch\]'"):
-        cross_encoder(str(tmp_path))
+        cross_encoder_reranker(str(tmp_path))
