@@ -3,7 +3,7 @@
     m3jax convert extend-positions xlm-roberta-large xlm-roberta-8k --to 8194
     m3jax train --config configs/retromae.py --model xlm-roberta-8k --data TEXTS --workdir retromae
 
-TEXTS: files of {"text": ...} a line, or what `m3jax data build --format texts` made of them.
+TEXTS: files with one {"text": ...} per line, or the output of `m3jax data build --format texts`.
 Cost in the paper: 20,000 steps of 16 batches of 32 texts on 32 A100-40G. Expected: no retrieval
 number of its own; fine-tuned afterwards, MIRACL dense 66.1 against 60.5 without it (Table 7).
 """

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from m3jax.train.report import read_metrics
+from m3jax.train.run_log import read_metrics
 
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = Path(__file__).parents[1] / "configs" / "mini"

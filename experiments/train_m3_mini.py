@@ -195,19 +195,22 @@ def held_out(passage: str) -> bool:
 def cls(source: Path, pairs: Path, work: Path) -> None:
     """From the mean, the backbone's vector, to [CLS], M3's, in the upper half of the layers."""
     from m3jax import pretrained
-    from m3jax.train.cls_from_mean import cls_from_mean
+    from m3jax.train.cls_from_mean import CLSFromMeanOptions, distill_mean_pooling
 
-    def tell(done: int, steps: int, loss: float) -> None:
+    def progress(done: int, steps: int, loss: float) -> None:
         if done % 10 == 0 or done == steps:
             print(f"step {done} of {steps}  loss {loss:.4f}", flush=True)
 
     rows = [json.loads(line) for line in pairs.open(encoding="utf-8")][:CLS_PAIRS]
     texts = list(dict.fromkeys(text for row in rows for text in (row["query"], row["pos"][0])))
     model = pretrained.load(source)
-    height = min(16, 1 + len(texts) // 40)  # few texts in a smoke run
-    params = cls_from_mean(model.params, model.config, model.tokenizer, texts,
-                           freeze_layers=model.config.encoder.layers // 2, rows=height,
-                           tell=tell)  # fmt: skip
+    options = CLSFromMeanOptions(
+        freeze_layers=model.config.encoder.layers // 2,
+        rows=min(16, 1 + len(texts) // 40),  # few texts in a smoke run
+    )
+    params = distill_mean_pooling(
+        model.params, model.config, model.tokenizer, texts, options, progress=progress
+    )
     pretrained.save(work / "cls", dataclasses.replace(model, params=params, heads_trained=True))
 
 

@@ -48,7 +48,7 @@ from IPython.display import Image, Markdown, display
 
 from m3jax.cli.main import main
 from m3jax.data import sample
-from m3jax.train.report import read_metrics
+from m3jax.train.run_log import read_metrics
 
 # %matplotlib inline
 

@@ -2,10 +2,10 @@
 
     python experiments/train_m3_mini.py --backbone DIR --data TRAIN --work WORK
 
-runs it with the stage before and those after. Short texts, packed rows: no token of padding is
-paid for. Translation pairs are learned both ways. Negatives come from one kind of source, and so
-are never told apart by their language alone. The two lower layers keep what the backbone knows; of
-the three runs that the script makes, one freezes four and has a lower rate, one freezes none.
+runs all stages. Texts are short and rows packed, so that there is little padding. The loss of
+translation pairs is symmetric. All examples of a batch come from one source, so that negatives
+cannot be recognized by their language alone. The two lowest layers are frozen. Of the three runs
+that the script makes, one freezes four layers and has a lower learning rate, one freezes none.
 """
 
 from m3jax.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig

@@ -2,11 +2,10 @@
 
     python experiments/train_m3_mini.py --backbone DIR --data TRAIN --work WORK
 
-runs it after the first stage and the mining of negatives. The sparse head starts from a warm-up of
-its own and has a higher rate. Long documents stand in groups of their own.
-Self-distillation sets in after 40 steps on L. The lower half of the encoder keeps what the stage
-before taught it, and costs no backward pass. The sparse loss weighs more than the paper's 0.1,
-which one of the script's three runs keeps.
+runs all stages. The sparse head is trained alone first and has a higher learning rate. Long
+documents have a length group of their own. Self-distillation starts at step 40. The lower half of
+the encoder is frozen and needs no backward pass. The weight of the sparse loss is higher than the
+paper's 0.1, which one of the script's three runs uses.
 """
 
 from m3jax.config import DataConfig, HeadWeights, LossConfig, OptimizerConfig, TrainConfig

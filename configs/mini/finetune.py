@@ -3,7 +3,7 @@
     m3jax train --config configs/mini/finetune.py --model DIR --data train.jsonl.gz --workdir run
 
 DIR: a small encoder; its sparse head may start at random. Expected: the losses of all three heads
-fall, the sparse one most, and again when self-distillation sets in at step 100.
+fall, the sparse one most, and again after self-distillation starts at step 100.
 """
 
 from m3jax.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig

@@ -29,13 +29,13 @@ import jax
 import numpy as np
 
 from m3jax import pretrained
-from m3jax.config import ComputeConfig, DataConfig, LossConfig
+from m3jax.config import DataConfig, LossConfig
 from m3jax.data import build
 from m3jax.feed.plan import example_stats, plan_epoch
 from m3jax.feed.source import BatchSource
 from m3jax.text.tokenizer import load_tokenizer
-from m3jax.train.objectives import objective
-from m3jax.train.report import tokens_of
+from m3jax.train.objectives import ObjectiveOptions, objective
+from m3jax.train.run_log import tokens_of
 from m3jax.types import TrainBatch
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -85,7 +85,7 @@ def encoder_speed(model: pretrained.Pretrained, batch: TrainBatch, repeats: int 
     @jax.jit
     def once(params, batch):
         return jax.value_and_grad(
-            lambda p: objective(p, batch, model.config, loss, 0, compute=ComputeConfig()),
+            lambda p: objective(p, batch, ObjectiveOptions(model.config, loss), 0),
             has_aux=True,
         )(params)
 

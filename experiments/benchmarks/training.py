@@ -35,7 +35,7 @@ from m3jax.data.examples import read_examples
 from m3jax.feed.source import BatchSource
 from m3jax.train.optimizer import make_optimizer
 from m3jax.train.prefetch import place
-from m3jax.train.report import tokens_of
+from m3jax.train.run_log import tokens_of
 from m3jax.train.step import m3_gradients, make_trainer
 from m3jax.types import TrainBatch
 

@@ -171,15 +171,15 @@ def _init_heads(options: argparse.Namespace) -> int:
 
 def _cls_from_mean(model: "Pretrained", texts: list[str]) -> "Pretrained":
     """The model with [CLS] trained to match its mean; the lower half of the layers is frozen."""
-    from m3jax.train.cls_from_mean import cls_from_mean
+    from m3jax.train.cls_from_mean import CLSFromMeanOptions, distill_mean_pooling
 
-    def tell(step: int, steps: int, loss: float) -> None:
+    def progress(step: int, steps: int, loss: float) -> None:
         if step % 10 == 0 or step == steps:
             print(f"step {step:,} of {steps:,}  1 - cosine {loss:.4f}", file=sys.stderr, flush=True)
 
-    frozen = model.config.encoder.layers // 2
-    params = cls_from_mean(
-        model.params, model.config, model.tokenizer, texts, freeze_layers=frozen, tell=tell
+    frozen = CLSFromMeanOptions(freeze_layers=model.config.encoder.layers // 2)
+    params = distill_mean_pooling(
+        model.params, model.config, model.tokenizer, texts, frozen, progress=progress
     )
     config = dataclasses.replace(model.config, pooling="cls")
     return dataclasses.replace(model, params=params, config=config)

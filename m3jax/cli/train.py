@@ -61,17 +61,16 @@ def run(options: argparse.Namespace) -> int:
     distributed.start(options.coordinator, options.processes, options.process)
     import jax
 
-    from m3jax.train import fit_memory, loop, setup
+    from m3jax.train import fit_memory
+    from m3jax.train.loop import train_model
 
     memory = fit_memory.device_memory(options.fit_memory) if options.fit_memory else None
-    workdir = Path(options.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
     evaluate = _evaluator(config)  # before anything is loaded: a wrong path is told at once
-    say = print if jax.process_index() == 0 else lambda line: None
-    config, prepared = setup.prepare(config, workdir, memory, say)
-    stopped = loop.train(config, prepared, workdir, evaluate)
-    if stopped.model is not None and jax.process_index() == 0:
-        print(f"{stopped.step} steps done; the model: {stopped.model}")
+    log = print if jax.process_index() == 0 else lambda line: None
+    workdir = Path(options.workdir)
+    result = train_model(config, workdir, memory=memory, evaluate=evaluate, log=log)
+    if result.model is not None and jax.process_index() == 0:
+        print(f"{result.step} steps done; the model: {result.model}")
     return 0
 
 

@@ -50,7 +50,7 @@ def _replace(config: Any, values: dict[str, str], prefix: str) -> Any:
         if rest:
             nested.setdefault(head, {})[rest] = text
         else:
-            changes[head] = _coerce(value, hints[head], f"{prefix}{path}")
+            changes[head] = _coerce(value, hints[head], f"{prefix}{head}")
     for head, below in nested.items():
         changes[head] = _replace(getattr(config, head), below, f"{prefix}{head}.")
     return dataclasses.replace(config, **changes)
@@ -68,7 +68,7 @@ def from_json(cls: type[Config], values: dict[str, Any]) -> Config:
     field, ValueError for a value of the wrong type or out of range.
     """
     hints = typing.get_type_hints(cls)
-    values = current_names(cls, values)
+    values = dict(_current(cls, name, value, "") for name, value in values.items())
     known = sorted(field.name for field in dataclasses.fields(typing.cast(Any, cls)))
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -76,19 +76,18 @@ def from_json(cls: type[Config], values: dict[str, Any]) -> Config:
     return cls(**{name: _coerce(value, hints[name], name) for name, value in values.items()})
 
 
-def current_names(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """`values`, the fields of a `cls` as JSON, under the current names (see `RENAMED`)."""
-    return dict(_current(cls, name, value, "") for name, value in values.items())
+def current_name(cls: type, name: str, value: Any) -> tuple[str, Any]:
+    """The current name and value of a field of `cls` (see `RENAMED`)."""
+    new, new_values = getattr(cls, "RENAMED", {}).get(name, (name, {}))
+    return new, new_values.get(value, value) if isinstance(value, str) else value
 
 
 def _current(cls: type, name: str, value: Any, prefix: str) -> tuple[str, Any]:
-    """A field's current name and value; logs a warning if the name is a former one."""
-    renamed = getattr(cls, "RENAMED", {})
-    if name not in renamed:
-        return name, value
-    new, new_values = renamed[name]
-    log.warning("%s%s is deprecated, use %s%s", prefix, name, prefix, new)
-    return new, new_values.get(value, value)
+    """`current_name`; logs a warning if `name` is a former one."""
+    new, value = current_name(cls, name, value)
+    if new != name:
+        log.warning("%s%s is deprecated, use %s%s", prefix, name, prefix, new)
+    return new, value
 
 
 def _literal(text: str) -> Any:
@@ -104,7 +103,10 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_json(typing.cast(type, hint), value)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal and value in args:
+    if origin is Literal:
+        if value not in args:
+            choices = ", ".join(map(str, args))
+            raise ValueError(f"{path} must be one of {choices}; got {value!r}")
         return value
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_coerce(item, args[0], path) for item in value)

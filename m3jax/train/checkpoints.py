@@ -1,8 +1,8 @@
-"""Checkpoints of a run: written beside the training, checked before they are trusted.
+"""Checkpoints of a run: written asynchronously, verified when restored.
 
-Orbax writes each under another name and renames it when it is whole. Every finished one is then
-sealed with a digest of each of its files, so that damage of any kind is seen and the one before is
-used.
+Orbax writes a checkpoint under a temporary name and renames it when complete. For every complete
+checkpoint, a file in `seals/` stores the digests of its files. A checkpoint that does not match its
+digests is moved to `damaged/`, and the previous one is restored.
 """
 
 import json
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 _SHAPES = "_shapes"
 
 
-class _Other(ValueError):
-    """A checkpoint of another model or optimiser."""
+class _Mismatch(ValueError):
+    """The checkpoint belongs to a different model or optimizer."""
 
 
 class Checkpoints:
-    """The checkpoints of one run, under `directory`."""
+    """The checkpoints of one run under `directory`; the newest `keep` are kept."""
 
     def __init__(self, directory: Path, keep: int):
         self._steps = directory.absolute() / "checkpoints"
@@ -40,12 +40,12 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._steps, options=options)
 
     def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
-        """Begins to write; training goes on. Waits for the one before, and seals it."""
+        """Starts writing a checkpoint in the background, after the previous one is complete."""
         self.finish()
         named = _named(state)
         if jax.default_backend() == "cpu":
-            # There Orbax writes from the arrays' own memory, which the next step, to which they
-            # are donated, would overwrite.
+            # On CPU Orbax reads the arrays in place, while the next step overwrites them (they are
+            # donated).
             named = jax.tree.map(jnp.copy, named)
         metadata = metadata | {_SHAPES: _shapes(named)}
         self._manager.save(
@@ -56,32 +56,33 @@ class Checkpoints:
         )
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest whole checkpoint, on the shardings of `like`; None where there is none.
+        """(state, metadata) of the newest intact checkpoint, with the shardings of `like`.
 
-        A damaged one is named in the log and put aside. Raises ValueError where the newest whole
-        one belongs to another model, or where all are damaged.
+        None if there are no checkpoints. Damaged checkpoints are moved to `damaged/` with a
+        warning. Raises ValueError if the newest intact checkpoint belongs to a different model or
+        optimizer, or if all are damaged.
         """
-        found = sorted(self._manager.all_steps(), reverse=True)
-        for step in found:
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
             fault = self._fault(step)
             if fault is None:
                 try:
                     return self._read(step, like)
-                except _Other:
+                except _Mismatch:
                     raise
                 except Exception as error:  # whatever the storage layers raise
                     if step in self._sealed():
                         raise ValueError(
-                            f"{self._steps / str(step)} is whole but of another model or "
-                            f"optimiser: {error}"
+                            f"{self._steps / str(step)} is intact but belongs to a different model "
+                            f"or optimizer: {error}"
                         ) from error
                     fault = f"{type(error).__name__}: {error}"
-            log.warning("checkpoint %s is damaged and is put aside: %s", step, fault)
-            self._put_aside(step)
-        if found:
+            log.warning("checkpoint %s is damaged and moved to %s: %s", step, self._damaged, fault)
+            self._move_damaged(step)
+        if steps:
             raise ValueError(
-                f"no checkpoint under {self._steps} is whole; they are in {self._damaged}. Start "
-                "in another --workdir"
+                f"all checkpoints under {self._steps} are damaged and were moved to "
+                f"{self._damaged}. Start again in another --workdir"
             )
         return None
 
@@ -90,7 +91,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def finish(self) -> None:
-        """Waits until what was begun is written, and seals it."""
+        """Waits for pending writes and stores the digests of new checkpoints."""
         self._manager.wait_until_finished()
         if jax.process_index():
             return
@@ -102,7 +103,7 @@ class Checkpoints:
             write_json(self._seals / f"{step}.json", digests, indent=1, sort_keys=True)
 
     def close(self) -> None:
-        """`finish`, and no more."""
+        """Waits for pending writes and closes the manager."""
         self.finish()
         self._manager.close()
 
@@ -112,16 +113,16 @@ class Checkpoints:
             for name, leaf in _named(like).items()
         }
         metadata = self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]
-        # Compared first: a restore that fails half-way leaves reads of arrays behind.
-        stored, wanted = metadata.pop(_SHAPES), _shapes(shapes)
-        for name in sorted(stored.keys() | wanted.keys()):
-            if stored.get(name) != wanted.get(name):
-                raise _Other(
-                    f"{self._steps / str(step)} is of another model or optimiser: {name} is "
-                    f"{stored.get(name)} there, {wanted.get(name)} here"
+        # Compared first: a restore that fails leaves pending reads of arrays behind.
+        stored, expected = metadata.pop(_SHAPES), _shapes(shapes)
+        for name in sorted(stored.keys() | expected.keys()):
+            if stored.get(name) != expected.get(name):
+                raise _Mismatch(
+                    f"{self._steps / str(step)} belongs to a different model or optimizer: {name} "
+                    f"has shape {stored.get(name)} in it, {expected.get(name)} in this run"
                 )
-        found = self._restore(step, state=ocp.args.StandardRestore(shapes))["state"]
-        leaves = [found[name] for name in shapes]
+        restored = self._restore(step, state=ocp.args.StandardRestore(shapes))["state"]
+        leaves = [restored[name] for name in shapes]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), metadata
 
     def _restore(self, step: int, **items: Any) -> Any:
@@ -131,18 +132,23 @@ class Checkpoints:
         return {int(path.stem) for path in self._seals.glob("*.json")}
 
     def _fault(self, step: int) -> str | None:
-        """What differs from the seal; an unsealed one was finished, but perhaps not to the disk."""
+        """A description of the first file that differs from its digest, or None.
+
+        Also None without stored digests: the run was killed before it wrote them.
+        """
         seal = self._seals / f"{step}.json"
         if not seal.is_file():
             return None
-        want = json.loads(seal.read_text(encoding="utf-8"))
-        got = _digests(self._steps / str(step))
+        expected = json.loads(seal.read_text(encoding="utf-8"))
+        actual = _digests(self._steps / str(step))
         different = sorted(
-            name for name in want.keys() | got.keys() if want.get(name) != got.get(name)
+            name
+            for name in expected.keys() | actual.keys()
+            if expected.get(name) != actual.get(name)
         )
         return f"{different[0]} has changed since it was written" if different else None
 
-    def _put_aside(self, step: int) -> None:
+    def _move_damaged(self, step: int) -> None:
         if jax.process_index() == 0:
             self._damaged.mkdir(exist_ok=True)
             shutil.rmtree(self._damaged / str(step), ignore_errors=True)
@@ -152,7 +158,7 @@ class Checkpoints:
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    """Leaves by the spelling of their path: what is read back need not be the same classes."""
+    """Leaves by path as text, so that restoring does not depend on the classes of the tree."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 

@@ -1,7 +1,7 @@
-"""How large a batch may be: steps are compiled, their plan of memory is read, nothing is run.
+"""The largest batch sizes that fit into device memory, from compiled but not executed steps.
 
-The plan is the compiler's for this machine's kind of device: parameters, moments, gradients, the
-batch and all temporaries of one device. It knows nothing of what other programs hold.
+The compiler reports the memory of one device for a step: parameters, moments, gradients, the batch
+and all temporaries. Memory used by other programs is not included.
 """
 
 import dataclasses
@@ -22,28 +22,28 @@ from m3jax.feed.plan import longest_text
 from m3jax.io.atomic import write_json
 from m3jax.model.m3 import abstract_params
 from m3jax.model.retromae import abstract_retromae
-from m3jax.train.gradcache import parts_of
+from m3jax.train.gradcache import num_microbatches
 from m3jax.train.optimizer import make_optimizer, make_schedule, training_compute
 from m3jax.train.step import m3_gradients, make_trainer, retromae_gradients, state_sharding
 
 FILE = "sizes.json"
-SHARE = 0.92  # of a device's memory; the rest is the allocator's and the runtime's
-PART = 0.5  # of what is allowed: what a batch of one part may take
-NEAR = 0.9  # of what is allowed: near enough to stop the search
-TRIES = 6  # programs compiled for one length group beside the smallest and the largest batch
+MEMORY_FRACTION = 0.92  # of a device's memory; the rest is for the allocator and the runtime
+MICROBATCH_FRACTION = 0.5  # of the allowed memory: limit of a batch of one micro-batch
+TOLERANCE = 0.9  # of the allowed memory: above it the search stops
+MAX_TRIES = 6  # programs compiled per length group, besides the smallest and the largest batch
 
 
-class Size(NamedTuple):
-    """What one length group takes."""
+class GroupSize(NamedTuple):
+    """The fitted batch of one length group."""
 
-    edge: int  # tokens of its longest text
+    length: int  # tokens of the longest text
     batch: int  # queries of the global batch, or texts
     rows: int  # passages that a device encodes at once
-    memory: int  # bytes of one device, by the compiler's plan
+    memory: int  # bytes of one device
 
 
 class Memory(NamedTuple):
-    """The compiler's plan for one device, bytes."""
+    """Memory of one device in bytes, as planned by the compiler."""
 
     total: int
     temporary: int  # activations, gradients, representations
@@ -55,26 +55,26 @@ def fit(
     model: M3Config,
     mesh: Mesh,
     memory: float,
-    say: Callable[[str], None] = lambda line: None,
-) -> tuple[TrainConfig, list[Size]]:
-    """`config` with sizes whose steps take at most SHARE of `memory` bytes on each device.
+    log: Callable[[str], None] = lambda line: None,
+) -> tuple[TrainConfig, list[GroupSize]]:
+    """`config` with batch sizes whose steps use at most MEMORY_FRACTION of `memory` bytes a device.
 
-    `step.sub_tokens` is halved until one part takes at most half of it; then every length group
-    gets the largest batch up to its `data.batch_sizes`. Raises ValueError for packed rows, and
-    where not even the smallest batch of a group fits, naming it and what to change.
+    `step.sub_tokens` is halved until one micro-batch uses at most MICROBATCH_FRACTION of that; then
+    every length group gets the largest batch up to its `data.batch_sizes`. Raises ValueError for
+    packed rows, and if the smallest batch of a group does not fit.
     """
     if config.data.batching == "packed":
         raise ValueError(
             "batch sizes can be fitted for padded rows only: data.batching must be padded or "
             "padded_to_group"
         )
-    allowed = SHARE * memory
-    config = _with_sub_tokens(config, model, mesh, PART * allowed)
+    allowed = MEMORY_FRACTION * memory
+    config = _with_sub_tokens(config, model, mesh, MICROBATCH_FRACTION * allowed)
     sizes = []
     for group in range(len(config.data.length_boundaries)):
         size = _largest(config, model, mesh, group, allowed)
-        say(
-            f"up to {size.edge:5} tokens: batch {size.batch:6}, {size.rows:4} rows at once, "
+        log(
+            f"up to {size.length:5} tokens: batch {size.batch:6}, {size.rows:4} rows at once, "
             f"{size.memory / 1e9:.2f} GB"
         )
         sizes.append(size)
@@ -88,20 +88,23 @@ def fit_once(
     mesh: Mesh,
     memory: float,
     workdir: Path,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> TrainConfig:
-    """`fit`, kept in `workdir`: a run that goes on takes the sizes it began with; one that has no
-    checkpoint yet is fitted again where the memory is another."""
+    """`fit` with its result stored in `workdir`.
+
+    A resumed run keeps its batch sizes. A run without checkpoints is fitted again if `memory` has
+    changed.
+    """
     path = workdir / FILE
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["memory"] == memory or any((workdir / "checkpoints").glob("[0-9]*")):
-            say(f"sizes from {path}")
+            log(f"batch sizes from {path}")
             return _with_sizes(config, kept["batch_sizes"], kept["sub_tokens"])
-    config, sizes = fit(config, model, mesh, memory, say)
+    config, sizes = fit(config, model, mesh, memory, log)
     spelt = ",".join(str(size.batch) for size in sizes)
-    say(
-        f'the same without a search: --set "data.batch_sizes=({spelt},)" '
+    log(
+        f'to skip this search: --set "data.batch_sizes=({spelt},)" '
         f"--set step.sub_tokens={config.step.sub_tokens}"
     )
     if jax.process_index() == 0:
@@ -109,25 +112,29 @@ def fit_once(
             "memory": memory,
             "batch_sizes": config.data.batch_sizes,
             "sub_tokens": config.step.sub_tokens,
-            "groups": [size._asdict() for size in sizes],
+            "groups": [
+                {"edge": size.length, "batch": size.batch, "rows": size.rows, "memory": size.memory}
+                for size in sizes
+            ],
         }
         write_json(path, kept, indent=1)
     return config
 
 
 def device_memory(text: str) -> float:
-    """Bytes of one device: with GB, GiB, MB or MiB, plain, or `auto` where the device tells.
+    """Bytes of one device: a number with GB, GiB, MB or MiB or without unit, or `auto`.
 
-    Raises ValueError for anything else.
+    `auto` asks the device. Raises ValueError for anything else, or if the device does not report
+    its memory.
     """
     if text == "auto":
-        told = jax.local_devices()[0].memory_stats()
-        if not told or "bytes_limit" not in told:
+        stats = jax.local_devices()[0].memory_stats()
+        if not stats or "bytes_limit" not in stats:
             raise ValueError(
-                f"a {jax.default_backend()} device does not tell its memory: name it, as in "
+                f"a {jax.default_backend()} device does not report its memory: pass a size such as "
                 "--fit-memory 16GB"
             )
-        return float(told["bytes_limit"])
+        return float(stats["bytes_limit"])
     units = {"gib": 1 << 30, "mib": 1 << 20, "gb": 10**9, "mb": 10**6, "": 1}
     unit = next(u for u in units if text.lower().endswith(u))
     try:
@@ -135,20 +142,22 @@ def device_memory(text: str) -> float:
     except ValueError:
         bytes_ = 0.0
     if not 0 < bytes_ < float("inf"):
-        raise ValueError(f"--fit-memory takes auto, bytes, or as in 80GB or 16GiB; got {text!r}")
+        raise ValueError(
+            f"--fit-memory must be auto, bytes, or a size such as 80GB or 16GiB; got {text!r}"
+        )
     return bytes_
 
 
 def step_memory(
     config: TrainConfig, model: M3Config, mesh: Mesh, queries: int, widths: tuple[int, int]
 ) -> Memory:
-    """What one step takes on a batch of `queries`, rows of `widths` tokens (query, passage).
+    """The memory of one step on a batch of `queries`; rows have `widths` (query, passage) tokens.
 
-    Compiles the step on shapes alone: no parameter is made.
+    Compiles the step from shapes; no parameters are created.
     """
     plan = compiled_step(config, model, mesh, queries, widths).memory_analysis()
     if plan is None:
-        raise ValueError(f"the {jax.default_backend()} compiler tells nothing of memory")
+        raise ValueError(f"the {jax.default_backend()} compiler does not report its memory use")
     arguments = plan.argument_size_in_bytes
     new = plan.output_size_in_bytes - plan.alias_size_in_bytes  # what is not donated
     return Memory(arguments + new + plan.temp_size_in_bytes, plan.temp_size_in_bytes, arguments)
@@ -157,7 +166,7 @@ def step_memory(
 def compiled_step(
     config: TrainConfig, model: M3Config, mesh: Mesh, queries: int, widths: tuple[int, int]
 ) -> Any:
-    """The program of one optimiser step, from shapes."""
+    """The compiled program of one optimizer step, from shapes."""
     compute = training_compute(config.compute, config.optimizer)
     if config.objective == "retromae":
         like = abstract_params(model) | abstract_retromae(model)
@@ -187,7 +196,7 @@ def _with_sizes(config: TrainConfig, batch_sizes: list[int], sub_tokens: int) ->
 def _with_sub_tokens(
     config: TrainConfig, model: M3Config, mesh: Mesh, allowed: float
 ) -> TrainConfig:
-    """Parts of fewer tokens until one of the longest texts takes no more than `allowed`."""
+    """Halves `step.sub_tokens` until a micro-batch of the longest texts uses at most `allowed`."""
     if config.step.split == "none" or config.objective == "retromae":
         return config
     group = len(config.data.length_boundaries) - 1
@@ -206,8 +215,10 @@ def _with_sub_tokens(
         sub = max(sub // 2, widths[1])
 
 
-def _largest(config: TrainConfig, model: M3Config, mesh: Mesh, group: int, allowed: float) -> Size:
-    """The largest batch of a group; between measured ones memory is taken to be a straight line."""
+def _largest(
+    config: TrainConfig, model: M3Config, mesh: Mesh, group: int, allowed: float
+) -> GroupSize:
+    """The largest batch of a group. Memory is interpolated linearly between measured batches."""
     widths, devices = _widths(config, group), sharding.batch_shards(mesh)
 
     @functools.cache
@@ -218,7 +229,8 @@ def _largest(config: TrainConfig, model: M3Config, mesh: Mesh, group: int, allow
     high = config.data.batch_sizes[group] // devices
     if high < low:
         raise ValueError(
-            f"data.batch_sizes {config.data.batch_sizes[group]} is no batch for {devices} devices"
+            f"data.batch_sizes {config.data.batch_sizes[group]} is less than one query for each of "
+            f"{devices} devices"
         )
     if measure(high) <= allowed:
         low = high
@@ -229,28 +241,30 @@ def _largest(config: TrainConfig, model: M3Config, mesh: Mesh, group: int, allow
             "Set step.split=cached, lower step.sub_tokens, set compute.remat=True, or shard "
             "parameters with mesh.fsdp"
         )
-    for _ in range(TRIES):
-        if low + 1 >= high or measure(low) >= NEAR * allowed:
+    for _ in range(MAX_TRIES):
+        if low + 1 >= high or measure(low) >= TOLERANCE * allowed:
             break
         units = _between(low, high, measure(low), measure(high), allowed)
         low, high = (units, high) if measure(units) <= allowed else (low, units)
     rows = low * max(config.data.group_size, 1)
     if config.step.split != "none" and config.objective == "m3":
-        rows //= parts_of(rows, widths[1], 1, config.step.sub_tokens)
+        rows //= num_microbatches(rows, widths[1], 1, config.step.sub_tokens)
     longest = longest_text(config.data, group, config.objective == "retromae")
-    return Size(longest, low * devices, rows, measure(low))
+    return GroupSize(longest, low * devices, rows, measure(low))
 
 
 def _between(low: int, high: int, least: int, most: int, allowed: float) -> int:
-    """Where the line between two measured batches comes near what is allowed."""
-    share = ((1 + NEAR) / 2 * allowed - least) / max(most - least, 1)
+    """A batch between two measured ones whose interpolated memory is just below `allowed`."""
+    share = ((1 + TOLERANCE) / 2 * allowed - least) / max(most - least, 1)
     units = min(max(low + int(share * (high - low)), low + 1), high - 1)
-    grain = 1 << max(0, units.bit_length() - 4)  # numbers with many divisors: parts of equal size
+    grain = 1 << max(
+        0, units.bit_length() - 4
+    )  # a number with many divisors allows equal micro-batches
     return max(units // grain * grain, low + 1)
 
 
 def _smallest(config: TrainConfig, mesh: Mesh) -> int:
-    """A query a device, but two where a single one has no negative."""
+    """One query per device; two if a single query had no negatives."""
     alone = (
         config.objective == "m3"
         and config.data.group_size == 1
@@ -267,19 +281,19 @@ def _widths(config: TrainConfig, group: int) -> tuple[int, int]:
 def _abstract_batch(
     config: TrainConfig, model: M3Config, mesh: Mesh, queries: int, widths: tuple[int, int]
 ) -> Any:
-    """A batch as `BatchSource` makes it, shapes only."""
+    """The shapes of a batch of `BatchSource`."""
     group_size = 0 if config.objective == "retromae" else config.data.group_size
-    spec = BatchShape(0, 1, group_size, False, *widths)
-    one = padded_batch(TokenizedExamples([], [], [], [], []), spec, 1, model.encoder.pad_id)
+    shape = BatchShape(0, 1, group_size, False, *widths)
+    one = padded_batch(TokenizedExamples([], [], [], [], []), shape, 1, model.encoder.pad_id)
     rows = sharding.batch_sharding(mesh)
 
-    def many(leaf: np.ndarray):
+    def scaled(leaf: np.ndarray):
         return jax.ShapeDtypeStruct(
             (leaf.shape[0] * queries, *leaf.shape[1:]), leaf.dtype, sharding=rows
         )
 
-    return jax.tree.map(many, one)
+    return jax.tree.map(scaled, one)
 
 
-def _shape(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+def _shape(leaf: Any, sharding_of_leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding_of_leaf)

@@ -1,73 +1,61 @@
-"""Batches larger than the memory for their activations: rows a part at a time.
+"""Loss and gradients of batches whose activations exceed the memory, by micro-batches.
 
-    k  parts    r  rows of a part
+    n  rows    k  micro-batches    r  rows of a micro-batch
 
-Two ways, each equal to the plain computation. `remat` encodes the parts one after another and
-encodes each again in the backward pass: the paper's split-batch [M3 sec. 3.4]. `cached` encodes all
-parts without gradients, differentiates the loss with respect to the representations, and encodes
-each part once more to carry that gradient on to the parameters (Gao et al. 2021, arXiv 2101.06983):
-no activation outlives its part, for all heads and the teacher together.
+Both methods equal the plain computation. `remat` encodes the micro-batches in turn and encodes each
+again in the backward pass: the split-batch of the paper [M3 sec. 3.4]. `cached` encodes all
+micro-batches without gradients, differentiates the loss with respect to the representations, and
+encodes each micro-batch once more to propagate that gradient to the parameters (Gao et al. 2021,
+arXiv 2101.06983). Its memory for activations is that of one micro-batch, for all heads and the
+self-distillation teacher together.
 
-Dropout draws a part's masks from the part's number, in every way and in both passes.
+The dropout masks of a micro-batch depend on its number, and are the same in both passes.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
-from m3jax.config import ComputeConfig, LossConfig, M3Config, StepConfig
 from m3jax.model.m3 import Params, encode_batch
 from m3jax.sharding import BATCH_AXES, batch_shards
-from m3jax.train.objectives import Metrics, check_batch, loss_of_encodings, objective
+from m3jax.train.objectives import (
+    Metrics,
+    ObjectiveOptions,
+    check_batch,
+    loss_of_encodings,
+    objective,
+)
 from m3jax.types import Encoding, TextBatch, TrainBatch
-
-
-class Setting(NamedTuple):
-    """What stays the same from step to step."""
-
-    model: M3Config
-    loss: LossConfig
-    step: StepConfig
-    compute: ComputeConfig
-    mesh: Mesh | None
-
 
 Gradients = tuple[tuple[Float[Array, ""], Metrics], Params]
 
 
 def loss_and_gradients(
+    options: ObjectiveOptions,
     trained: Params,
     join: Callable[[Params], Params],
     batch: TrainBatch,
-    setting: Setting,
     step: Int[Array, ""] | int,
     dropout_key: jax.Array | None = None,
 ) -> Gradients:
-    """((loss, metrics), gradients of `trained`), by the setting's way; `join` adds what is frozen.
+    """((loss, metrics), gradients of `trained`), computed as `options.step.split` says.
 
-    Raises ValueError for a batch without any negative, and for packed rows in the `cached` way.
+    `join` adds the frozen parameters. Raises ValueError for a batch without negatives, and for
+    packed rows unless `split` is "none".
     """
-    if setting.step.split == "cached":
-        return _cached(trained, join, batch, setting, step, dropout_key)
+    if not options.model.encoder.dropout:
+        dropout_key = None
+    if options.step.split == "cached":
+        return _cached(options, trained, join, batch, step, dropout_key)
+    loss_of = objective if options.step.split == "none" else split_objective
 
     def loss(trained: Params):
-        if setting.step.split == "none":
-            return objective(
-                join(trained),
-                batch,
-                setting.model,
-                setting.loss,
-                step,
-                compute=setting.compute,
-                mesh=setting.mesh,
-                dropout_key=dropout_key,
-            )
-        return split_objective(join(trained), batch, setting, step, dropout_key, remat=True)
+        return loss_of(join(trained), batch, options, step, dropout_key)
 
     return jax.value_and_grad(loss, has_aux=True)(trained)
 
@@ -75,141 +63,145 @@ def loss_and_gradients(
 def split_objective(
     params: Params,
     batch: TrainBatch,
-    setting: Setting,
+    options: ObjectiveOptions,
     step: Int[Array, ""] | int,
-    dropout_key: jax.Array | None,
+    dropout_key: jax.Array | None = None,
     *,
-    remat: bool,
+    remat: bool = True,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """`objective` with rows encoded in parts; with `remat` a part is recomputed when needed."""
-    check_batch(batch)
-    if batch.packed is not None:
-        raise ValueError("packed rows are encoded at once: step.split must be none")
-    encode = _encoder(setting)
+    """`objective` with rows encoded by micro-batches, each recomputed when needed if `remat`."""
+    _check(batch)
+    encode = _encoder(options)
     encode = jax.checkpoint(encode) if remat else encode
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
     sides = []
     for texts, key in zip((batch.queries, batch.passages), keys, strict=True):
-        pieces, numbers = _parts(texts, setting), _numbers(texts, setting)
 
-        def one(piece, key=key):
-            return encode(params, piece[0], _fold(key, piece[1]))
+        def encode_one(microbatch, key=key):
+            return encode(params, microbatch[0], _fold(key, microbatch[1]))
 
-        sides.append(_whole(jax.lax.map(one, (pieces, numbers)), setting))
-    return loss_of_encodings(sides[0], sides[1], batch, setting.loss, step, setting.mesh)
+        encodings = jax.lax.map(encode_one, _microbatches(texts, options))
+        sides.append(_merge(encodings, options.mesh))
+    return loss_of_encodings(sides[0], sides[1], batch, options.loss, step, options.mesh)
 
 
-def _cached(trained, join, batch: TrainBatch, setting: Setting, step, dropout_key) -> Gradients:
-    check_batch(batch)
-    if batch.packed is not None:
-        raise ValueError("packed rows are encoded at once: step.split must be none")
-    encode = _encoder(setting)
+def _cached(
+    options: ObjectiveOptions, trained: Params, join, batch: TrainBatch, step, dropout_key
+) -> Gradients:
+    _check(batch)
+    encode = _encoder(options)
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-    texts = (batch.queries, batch.passages)
-    work = [(_parts(side, setting), _numbers(side, setting)) for side in texts]
+    work = [_microbatches(texts, options) for texts in (batch.queries, batch.passages)]
     params = jax.lax.stop_gradient(join(trained))
     encodings = [
-        _whole(
-            jax.lax.map(lambda piece, key=key: encode(params, piece[0], _fold(key, piece[1])), w),
-            setting,
+        _merge(
+            jax.lax.map(lambda mb, key=key: encode(params, mb[0], _fold(key, mb[1])), microbatches),
+            options.mesh,
         )
-        for w, key in zip(work, keys, strict=True)
+        for microbatches, key in zip(work, keys, strict=True)
     ]
 
     def loss(vectors: list[Any]):
         sides = [e._replace(**v) for e, v in zip(encodings, vectors, strict=True)]
-        return loss_of_encodings(sides[0], sides[1], batch, setting.loss, step, setting.mesh)
+        return loss_of_encodings(sides[0], sides[1], batch, options.loss, step, options.mesh)
 
     vectors = [_vectors(encoding) for encoding in encodings]
-    (value, metrics), wanted = jax.value_and_grad(loss, has_aux=True)(vectors)
+    (value, metrics), cotangents = jax.value_and_grad(loss, has_aux=True)(vectors)
 
     gradients = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained)
-    for (pieces, numbers), gradient, key in zip(work, wanted, keys, strict=True):
+    for (rows, numbers), cotangent, key in zip(work, cotangents, keys, strict=True):
 
-        def add(total, piece, key=key):
-            rows, number, pull = piece
+        def add(total, microbatch, key=key):
+            rows, number, cotangent = microbatch
 
-            def again(trained):
+            def encode_again(trained):
                 return _vectors(encode(join(trained), rows, _fold(key, number)))
 
-            _, back = jax.vjp(again, trained)
-            (more,) = back(pull)
+            _, pull_back = jax.vjp(encode_again, trained)
+            (more,) = pull_back(cotangent)
             return jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, more), None
 
-        pulls = {name: _split(leaf, len(numbers), setting.mesh) for name, leaf in gradient.items()}
-        gradients, _ = jax.lax.scan(add, gradients, (pieces, numbers, pulls))
+        split = {name: _split(leaf, len(numbers), options.mesh) for name, leaf in cotangent.items()}
+        gradients, _ = jax.lax.scan(add, gradients, (rows, numbers, split))
     return (value, metrics), gradients
 
 
-def _encoder(setting: Setting) -> Callable[..., Encoding]:
+def _check(batch: TrainBatch) -> None:
+    check_batch(batch)
+    if batch.packed is not None:
+        raise ValueError("packed rows cannot be split into micro-batches: set step.split to none")
+
+
+def _encoder(options: ObjectiveOptions) -> Callable[..., Encoding]:
     def encode(params: Params, rows: TextBatch, key: jax.Array | None) -> Encoding:
-        if setting.loss.fix_encoder:
+        if options.loss.fix_encoder:
             params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
         return encode_batch(
-            params, rows, setting.model, setting.compute, setting.loss.heads, key, setting.mesh
+            params,
+            rows,
+            options.model,
+            options.compute,
+            options.loss.heads,
+            dropout_key=key,
+            mesh=options.mesh,
         )
 
     return encode
 
 
 def _vectors(encoding: Encoding) -> dict[str, Any]:
-    """The representations that carry a gradient."""
+    """The representations that the loss is differentiated with respect to."""
     named = {"dense": encoding.dense, "sparse": encoding.sparse, "colbert": encoding.colbert}
     return {name: value for name, value in named.items() if value is not None}
 
 
-def parts_of(rows: int, width: int, devices: int, sub_tokens: int) -> int:
-    """Into how many parts `rows` are cut: each of at most `sub_tokens` a device, all as large.
+def num_microbatches(rows: int, width: int, devices: int, sub_tokens: int) -> int:
+    """The number of equal micro-batches of `rows` rows of `width` tokens.
 
-    A row longer than `sub_tokens` is a part of its own.
+    A micro-batch has at most `sub_tokens` tokens per device, but at least one row.
     """
     local = rows // devices
-    most = max(1, sub_tokens // width)
-    return next(
-        parts for parts in range(1, local + 1) if local % parts == 0 and local // parts <= most
-    )
+    limit = max(1, sub_tokens // width)
+    candidates = range(1, local + 1)
+    return next(k for k in candidates if local % k == 0 and local // k <= limit)
 
 
-def _count(texts: TextBatch, setting: Setting) -> int:
+def _microbatches(
+    texts: TextBatch, options: ObjectiveOptions
+) -> tuple[TextBatch, Int[Array, " k"]]:
+    """The rows of `texts` by micro-batch, [k, r, ...], and the numbers of the micro-batches."""
     rows, width = texts.token_ids.shape
-    return parts_of(rows, width, batch_shards(setting.mesh), setting.step.sub_tokens)
-
-
-def _parts(texts: TextBatch, setting: Setting) -> TextBatch:
-    count = _count(texts, setting)
-    return jax.tree.map(lambda leaf: _split(jnp.asarray(leaf), count, setting.mesh), texts)
-
-
-def _numbers(texts: TextBatch, setting: Setting) -> Int[Array, " k"]:
-    return jnp.arange(_count(texts, setting), dtype=jnp.int32)
+    count = num_microbatches(rows, width, batch_shards(options.mesh), options.step.sub_tokens)
+    split = jax.tree.map(lambda leaf: _split(jnp.asarray(leaf), count, options.mesh), texts)
+    return split, jnp.arange(count, dtype=jnp.int32)
 
 
 def _fold(key: jax.Array | None, number) -> jax.Array | None:
     return None if key is None else jax.random.fold_in(key, number)
 
 
-def _split(leaf, parts: int, mesh: Mesh | None):
-    """[n, ...] to [k, r, ...], each part with rows of every device: nothing moves between them."""
+def _split(leaf: Shaped[Array, "n ..."], count: int, mesh: Mesh | None):
+    """[n, ...] to [k, r, ...]. Every micro-batch has rows of every device: nothing is moved."""
     devices = batch_shards(mesh)
-    rows = leaf.shape[0] // (devices * parts)
-    leaf = leaf.reshape(devices, parts, rows, *leaf.shape[1:])
-    leaf = jnp.moveaxis(leaf, 1, 0).reshape(parts, devices * rows, *leaf.shape[3:])
-    return _placed(leaf, P(None, BATCH_AXES), mesh)
+    rows = leaf.shape[0] // (devices * count)
+    leaf = leaf.reshape(devices, count, rows, *leaf.shape[1:])
+    leaf = jnp.moveaxis(leaf, 1, 0).reshape(count, devices * rows, *leaf.shape[3:])
+    return _constrain(leaf, P(None, BATCH_AXES), mesh)
 
 
-def _whole(parts: Any, setting: Setting) -> Any:
+def _merge(microbatches: Any, mesh: Mesh | None) -> Any:
     """The inverse of `_split`, for every leaf."""
-    devices = batch_shards(setting.mesh)
+    devices = batch_shards(mesh)
 
-    def join(leaf):
+    def merge(leaf):
         k, r = leaf.shape[0], leaf.shape[1] // devices
         leaf = jnp.moveaxis(leaf.reshape(k, devices, r, *leaf.shape[2:]), 0, 1)
-        return _placed(leaf.reshape(devices * k * r, *leaf.shape[3:]), P(BATCH_AXES), setting.mesh)
+        return _constrain(leaf.reshape(devices * k * r, *leaf.shape[3:]), P(BATCH_AXES), mesh)
 
-    return jax.tree.map(join, parts)
+    return jax.tree.map(merge, microbatches)
 
 
-def _placed(leaf, spec: P, mesh: Mesh | None):
+def _constrain(leaf, spec: P, mesh: Mesh | None):
     if mesh is None:
         return leaf
     return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))

@@ -1,8 +1,7 @@
-"""A whole run: what it starts from, its steps, and what it leaves behind.
+"""The training loop: restore, steps, evaluation, checkpoints, export.
 
-Everything that decides the next step is in a checkpoint: parameters, optimiser, step. The order of
-data is a function of the step, dropout keys are folded from it, and so the same command goes on
-exactly where a run stopped.
+A checkpoint holds all state: parameters, optimizer state, step. The order of the data and the
+dropout keys are functions of the step, so a resumed run equals an uninterrupted one bit for bit.
 """
 
 import collections
@@ -20,23 +19,43 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from m3jax import pretrained
-from m3jax.config import TrainConfig
+from m3jax.config import DataConfig, TrainConfig
+from m3jax.io.fields import current_name
 from m3jax.train.checkpoints import Checkpoints
 from m3jax.train.objectives import dead_heads
 from m3jax.train.prefetch import host_batches, place
-from m3jax.train.report import RunLog, draw_curves, peak_flops, tokens_of, training_flops
-from m3jax.train.setup import Run, fingerprint, write_config
+from m3jax.train.run_log import RunLog, draw_curves, peak_flops, tokens_of, training_flops
+from m3jax.train.setup import Run, fingerprint, prepare, write_config
 
 Evaluate = Callable[[pretrained.Pretrained], dict[str, float]]
-WINDOW = 50  # steps whose mean loss is compared with the first ones'
+WINDOW = 50  # steps over which the loss is averaged to detect divergence
 
 
 class RunResult(NamedTuple):
-    """How a run ended: `step` steps are done; `whole` says whether that is all of them."""
+    """How a run ended."""
 
-    step: int
-    whole: bool
-    model: Path | None  # the export, when it is whole
+    step: int  # steps done
+    finished: bool  # False if the run was stopped by a signal
+    model: Path | None  # the exported model, if finished
+
+
+def train_model(
+    config: TrainConfig,
+    workdir: Path,
+    *,
+    memory: float | None = None,
+    evaluate: Evaluate | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> RunResult:
+    """Trains a model in `workdir`; a run stopped there earlier is resumed.
+
+    With `memory`, bytes of one device, batch sizes are fitted to it. `evaluate` maps the model to
+    its metrics, every `config.evaluate_every` steps. `log` receives messages about the setup.
+    Raises what `prepare` and `train` raise.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    config, run = prepare(config, workdir, memory, log)
+    return train(config, run, workdir, evaluate)
 
 
 def train(
@@ -44,53 +63,54 @@ def train(
 ) -> RunResult:
     """Trains from the newest checkpoint in `workdir`, or from the start.
 
-    Raises ValueError where `workdir` holds a run of another config or of other data, and
-    FloatingPointError, naming the last good checkpoint, where the loss is no number or diverges.
+    Raises ValueError if `workdir` holds a run with a different config or different data, and
+    FloatingPointError, with the last good checkpoint, if the loss is not finite or diverges.
     """
     checkpoints = Checkpoints(workdir, config.keep)
     state, done = _restored(checkpoints, run, config)
-    write_config(config, workdir)  # only now: another config's run has been refused
+    write_config(config, workdir)  # after the check that `workdir` has the same config
     first = jax.process_index() == 0
-    report = RunLog(workdir, config.steps, done, quiet=not first, keeps=first)
+    run_log = RunLog(workdir, config.steps, done, quiet=not first, write_files=first)
     try:
         with _Signals() as signals:
-            progress = _Progress(report, config, run, checkpoints, done)
-            step_batches = _timed(run, config, done)
+            metrics_log = _MetricsLog(run_log, config, run, checkpoints)
+            step_batches = _device_batches(run, config, done)
             for step in range(done, config.steps):
                 batches, cost = next(step_batches)
-                state, metrics = run.update(state, batches)
-                progress.add(step, metrics, cost)
+                state, metrics = run.trainer.update(state, batches, run.key)
+                metrics_log.add(step, metrics, cost)
                 last = step + 1 == config.steps
                 if evaluate and (last or _due(step, config.evaluate_every)):
-                    progress.flush(everything=True)
-                    _evaluate(evaluate, run, state, step, report, workdir)
-                stop = signals.asked(_due(step, config.log_every)) and not last
+                    metrics_log.flush(everything=True)
+                    _evaluate(evaluate, run, state, step, run_log, workdir)
+                stop = signals.received(_due(step, config.log_every)) and not last
                 if last or stop or _due(step, config.save_every):
-                    progress.flush(everything=True)  # a loss that is no number is never saved
+                    # Raises if the loss is not finite: such a state is never saved.
+                    metrics_log.flush(everything=True)
                     checkpoints.save(step + 1, state, _metadata(config, run))
                 if stop:
-                    report.say(f"stopped after step {step + 1}; the same command goes on from here")
+                    run_log.log(f"stopped after step {step + 1}; run the same command to resume")
                     return RunResult(step + 1, False, None)
     finally:
-        report.close()
+        run_log.close()
         checkpoints.close()
-    model = export(run, state, workdir / "model", again=done == config.steps)
+    model = export(run, state, workdir / "model", keep_fusion=done == config.steps)
     if jax.process_index() == 0:
         draw_curves(workdir)
     return RunResult(config.steps, True, model)
 
 
-def export(run: Run, state: Any, directory: Path, again: bool = False) -> Path:
-    """Writes the trained model as a directory that every command takes; replaces an older one.
+def export(run: Run, state: Any, directory: Path, keep_fusion: bool = False) -> Path:
+    """Writes the trained model as a model directory, replacing an older one.
 
-    `again`: nothing was trained since, and the weights tuned for its hybrid stay.
+    `keep_fusion` keeps the tuned fusion weights of the older one: its parameters are the same.
     """
-    _write(_on_host(run, state), directory, keep_fusion=again)
+    _write(_on_host(run, state), directory, keep_fusion)
     return directory
 
 
 def _on_host(run: Run, state: Any) -> pretrained.Pretrained:
-    """The model of this step, whole in every process. All processes must ask together."""
+    """The model of this step in host memory. A collective: all processes must call it together."""
     params = run.model_of(state)
     if jax.process_count() > 1:
         params = multihost_utils.process_allgather(params, tiled=True)
@@ -105,21 +125,24 @@ def _write(model: pretrained.Pretrained, directory: Path, keep_fusion: bool = Fa
 
 
 def _restored(checkpoints: Checkpoints, run: Run, config: TrainConfig) -> tuple[Any, int]:
-    found = checkpoints.restore(run.state)
-    if found is None:
+    restored = checkpoints.restore(run.state)
+    if restored is None:
         return run.state, 0
-    state, metadata = found
+    state, metadata = restored
+    stored = metadata["decides"]
+    # Runs of earlier releases have former field names.
+    stored["data"] = dict(current_name(DataConfig, *item) for item in stored["data"].items())
     differs = sorted(
         name
         for name, value in _metadata(config, run)["decides"].items()
-        if metadata["decides"].get(name) != value
+        if stored.get(name) != value
     )
     if differs:
         name = differs[0]
         raise ValueError(
-            f"this --workdir holds a run with another {name}: {metadata['decides'].get(name)!r} "
-            f"there, {_metadata(config, run)['decides'][name]!r} here. Use another --workdir, or "
-            "the run's own config (config.json beside its checkpoints)"
+            f"--workdir holds a run with a different {name}: {stored.get(name)!r} there, "
+            f"{_metadata(config, run)['decides'][name]!r} here. Use another --workdir, or the "
+            "config of that run (config.json in --workdir)"
         )
     return state, int(state.step)
 
@@ -128,27 +151,29 @@ def _metadata(config: TrainConfig, run: Run) -> dict[str, Any]:
     return {"decides": fingerprint(config, run.batch_source)}
 
 
-def _timed(
+def _device_batches(
     run: Run, config: TrainConfig, start: int
 ) -> Iterator[tuple[list[Any], tuple[int, int, int]]]:
-    """The batches of each step on the devices, a step ahead, with tokens counted on the host."""
-    many = config.step.accumulate
-    host = host_batches(run.batch_source, start * many, config.steps * many, workers=config.workers)
+    """(batches, token counts) of each step, transferred to the devices one step in advance."""
+    count = config.step.accumulate
+    host = host_batches(
+        run.batch_source, start * count, config.steps * count, workers=config.workers
+    )
     waiting: collections.deque[Any] = collections.deque()
     for _ in range(start, config.steps):
-        batches = [next(host) for _ in range(many)]
-        tokens, squares, places = np.sum([tokens_of(batch) for batch in batches], axis=0)
-        cost = int(tokens), int(squares), int(places)
+        batches = [next(host) for _ in range(count)]
+        tokens, squares, padded = np.sum([tokens_of(batch) for batch in batches], axis=0)
+        cost = int(tokens), int(squares), int(padded)
         waiting.append(([place(batch, run.mesh) for batch in batches], cost))
         if len(waiting) > 1:
             yield waiting.popleft()
     yield from waiting
 
 
-def _evaluate(evaluate: Evaluate, run: Run, state, step: int, report: RunLog, workdir: Path):
-    """Measures the model of this step; the best one by the first number is kept as `best`.
+def _evaluate(evaluate: Evaluate, run: Run, state, step: int, run_log: RunLog, workdir: Path):
+    """Evaluates the model of this step, and saves it as `best` if its first metric is the best.
 
-    One process measures, on its own devices; the others wait for it at the next step.
+    Process 0 evaluates on its local devices; the others wait for it at the next step.
     """
     if jax.process_count() > 1:
         model = _on_host(run, state)
@@ -157,9 +182,9 @@ def _evaluate(evaluate: Evaluate, run: Run, state, step: int, report: RunLog, wo
     else:
         model = dataclasses.replace(run.start, params=run.model_of(state))
     scores = evaluate(model)
-    report.record(step, {f"evaluate/{name}": value for name, value in scores.items()})
-    told = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    report.say(f"step {step + 1}  evaluation: {told}")
+    run_log.record(step, {f"evaluate/{name}": value for name, value in scores.items()})
+    text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    run_log.log(f"step {step + 1}  evaluation: {text}")
     best = workdir / "best.json"
     first = next(iter(scores.values()))
     before = json.loads(best.read_text(encoding="utf-8"))["score"] if best.is_file() else -np.inf
@@ -176,28 +201,27 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and (step + 1) % every == 0
 
 
-class _Progress:
-    """The numbers of steps on their way from the device to the report."""
+class _MetricsLog:
+    """Queue of the metrics of steps that the device still computes, so that logging never waits."""
 
-    def __init__(self, report, config: TrainConfig, run: Run, checkpoints, start: int):
-        self.report, self.config, self.run = report, config, run
+    def __init__(self, run_log: RunLog, config: TrainConfig, run: Run, checkpoints: Checkpoints):
+        self.run_log, self.config, self.run = run_log, config, run
         self.checkpoints = checkpoints
         self.pending: list[tuple[int, Any, tuple[int, int, int]]] = []
-        self.since = time.monotonic()
+        self.last_flush = time.monotonic()
         self.first: list[float] = []
         self.recent: collections.deque[float] = collections.deque(maxlen=WINDOW)
         self.warned = False
-        self.compiled = start  # the first interval of a process holds compilations
         self.speed: dict[str, float] = {}
 
     def add(self, step: int, metrics: Any, cost: tuple[int, int, int]) -> None:
-        """Takes note of a step; every so often tells of those before it."""
+        """Queues a step's metrics; every `log_every` steps flushes the finished ones."""
         self.pending.append((step, metrics, cost))
         if _due(step, self.config.log_every):
             self.flush(everything=False)
 
     def flush(self, everything: bool) -> None:
-        """Reports what is pending; all but the newest step, which may still be computed."""
+        """Logs the queued steps; without `everything` not the newest, which may be unfinished."""
         count = len(self.pending) - (not everything)
         if count < 1:
             return
@@ -206,26 +230,26 @@ class _Progress:
         for step, metrics, cost in ready:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             self._check(step, values)
-            # This process counts its own part, which is like the others'.
-            self.report.record(step, values | {"tokens": cost[0] * jax.process_count()})
+            # Only local tokens are counted; the other processes have about as many.
+            self.run_log.record(step, values | {"tokens": cost[0] * jax.process_count()})
         step = ready[-1][0]
         self._measure([cost for _, _, cost in ready])
-        self.report.show(step, values | self.speed)
-        for sentence in () if self.warned else dead_heads(values):
+        self.run_log.print_step(step, values | self.speed)
+        for warning in () if self.warned else dead_heads(values):
             self.warned = True
-            self.report.say(f"warning: {sentence}")
+            self.run_log.log(f"warning: {warning}")
 
     def _measure(self, costs: list[tuple[int, int, int]]) -> None:
-        """Speed since the last report, over all processes."""
+        """Speed since the last flush, over all processes."""
         now = time.monotonic()
-        seconds, self.since = now - self.since, now
-        tokens, squares, places = np.sum(costs, axis=0) * jax.process_count()
+        seconds, self.last_flush = now - self.last_flush, now
+        tokens, squares, padded = np.sum(costs, axis=0) * jax.process_count()
         flops = training_flops(self.run.start.config.encoder, int(tokens), int(squares))
         devices = self.run.mesh.devices
         peak = peak_flops(devices.flat[0].device_kind)
         self.speed = {
             "tokens_per_second": float(tokens / seconds),
-            "padding": float(1 - tokens / places),
+            "padding": float(1 - tokens / padded),
         }
         if peak:
             self.speed["mfu"] = flops / seconds / (peak * devices.size)
@@ -241,8 +265,8 @@ class _Progress:
             if now > 4 * before and now > before + 1:
                 reason = f"the loss has risen from {before:.3f} to {now:.3f}: the run diverges"
         if reason:
-            good = self.checkpoints.latest()
-            last = f"checkpoint {good}" if good is not None else "none was saved"
+            latest = self.checkpoints.latest()
+            last = f"checkpoint {latest}" if latest is not None else "none was saved"
             raise FloatingPointError(
                 f"{reason}. Last good checkpoint: {last}. Lower optimizer.learning_rate or raise "
                 "loss.temperature"
@@ -250,31 +274,31 @@ class _Progress:
 
 
 class _Signals:
-    """Has the run been asked to stop (SIGTERM, Ctrl-C)? A second Ctrl-C stops it at once."""
+    """Handles SIGTERM and Ctrl-C: the run stops after the current step. A second Ctrl-C raises."""
 
     def __init__(self):
-        self._asked = threading.Event()
-        self._before: dict[int, Any] = {}
+        self._stop = threading.Event()
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
+                self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_):
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def asked(self, together: bool) -> bool:
-        """Every process gives the same answer at the same step; many ask when `together`."""
+    def received(self, synchronize: bool) -> bool:
+        """Whether to stop, the same in every process. Several processes agree if `synchronize`."""
         if jax.process_count() == 1:
-            return self._asked.is_set()
-        if not together:
+            return self._stop.is_set()
+        if not synchronize:
             return False
-        return bool(multihost_utils.process_allgather(np.array(self._asked.is_set())).any())
+        return bool(multihost_utils.process_allgather(np.array(self._stop.is_set())).any())
 
-    def _note(self, number, frame):
-        if number == signal.SIGINT and self._asked.is_set():
+    def _handle(self, number, frame):
+        if number == signal.SIGINT and self._stop.is_set():
             raise KeyboardInterrupt
-        self._asked.set()
+        self._stop.set()

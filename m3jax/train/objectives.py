@@ -1,20 +1,20 @@
-"""What a training step minimises: encodings of a batch to a loss and its metrics.
+"""The training objective: from a batch to a loss and its metrics.
 
-    b  queries    g  passages a query    p  passages = b * g
+    b  queries    g  passages per query    p  passages = b * g
 
-One function for all stages; the stages are configurations of it.
+All training stages use this function; a stage is a `LossConfig`.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from m3jax import losses
-from m3jax.config import ComputeConfig, LossConfig, M3Config
+from m3jax.config import ComputeConfig, LossConfig, M3Config, StepConfig
 from m3jax.model.heads import normalize
 from m3jax.model.m3 import PLAIN, Params, encode_batch
 from m3jax.scores.colbert import colbert_scores
@@ -24,44 +24,51 @@ from m3jax.scores.sparse import flops, l1, sparse_scores
 from m3jax.train.unpack import unpack
 from m3jax.types import Encoding, Scores, TrainBatch
 
-CONTRASTIVE = LossConfig(heads=("dense",), self_distill=False)  # pre-training: dense only
-FINETUNE = LossConfig()  # three heads, then self-distillation
-HEAD_ONLY = LossConfig(heads=("sparse", "colbert"), fix_encoder=True)
-DEAD_SHARE = 0.001  # of tokens that weigh; below it the sparse head finds next to nothing
+DEAD_SHARE = 0.001  # of tokens with a weight above 0; below it the sparse head matches nothing
 
 Metrics = dict[str, Float[Array, ""]]
+
+
+class ObjectiveOptions(NamedTuple):
+    """What the objective depends on besides parameters, batch and step; constant during a run."""
+
+    model: M3Config
+    loss: LossConfig
+    step: StepConfig = StepConfig()
+    compute: ComputeConfig = PLAIN
+    mesh: Mesh | None = None
 
 
 def objective(
     params: Params,
     batch: TrainBatch,
-    model: M3Config,
-    config: LossConfig,
+    options: ObjectiveOptions,
     step: Int[Array, ""] | int,
-    *,
-    compute: ComputeConfig = PLAIN,
-    mesh: Mesh | None = None,
     dropout_key: jax.Array | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The loss of one batch and its metrics; `step` counts optimiser steps, from 0.
+    """The loss of one batch and its metrics. `step` counts optimizer steps from 0.
 
-    With a `mesh`, rows are split over `data` and `fsdp`, and every head and the teacher see the
-    passages of all devices. Raises ValueError for a batch that has no negative at all.
+    With a mesh, rows are split over `data` and `fsdp`, and every query is scored against the
+    passages of all devices. Raises ValueError for a batch without negatives.
     """
     check_batch(batch)
-    if config.fix_encoder:
+    if options.loss.fix_encoder:
         params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
     encode = functools.partial(
-        encode_batch, config=model, compute=compute, heads=config.heads, mesh=mesh
+        encode_batch,
+        config=options.model,
+        compute=options.compute,
+        heads=options.loss.heads,
+        mesh=options.mesh,
     )
     if batch.packed is not None:
         encoding = encode(params, batch.packed.rows, dropout_key=keys[0])
-        queries, passages = unpack(encoding, batch, mesh)
+        queries, passages = unpack(encoding, batch, options.mesh)
     else:
         queries = encode(params, batch.queries, dropout_key=keys[0])
         passages = encode(params, batch.passages, dropout_key=keys[1])
-    return loss_of_encodings(queries, passages, batch, config, step, mesh)
+    return loss_of_encodings(queries, passages, batch, options.loss, step, options.mesh)
 
 
 def loss_of_encodings(
@@ -72,7 +79,7 @@ def loss_of_encodings(
     step: Int[Array, ""] | int,
     mesh: Mesh | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The same from encodings: what gradient caching differentiates on its own."""
+    """`objective` from encodings. Gradient caching differentiates this function alone."""
     batch = jax.tree.map(jnp.asarray, batch)
     scores = all_scores(queries, passages, batch, config, mesh)
     logits = Scores(*(None if x is None else x / config.temperature for x in scores))
@@ -97,17 +104,17 @@ def all_scores(
     config: LossConfig,
     mesh: Mesh | None = None,
 ) -> Scores:
-    """The score of every query and passage by each head that trains."""
+    """The scores of all query-passage pairs by each trained head."""
     dense = sparse = colbert = None
     if queries.dense is not None and passages.dense is not None:
         pair = (queries.dense[:, 0],), (passages.dense[:, 0],)
-        dense = _everywhere(dense_scores, *pair, mesh)
+        dense = _all_devices(dense_scores, *pair, mesh)
     if queries.sparse is not None and passages.sparse is not None:
         pair = (
             (jnp.asarray(batch.queries.token_ids), queries.sparse),
             (jnp.asarray(batch.passages.token_ids), passages.sparse),
         )
-        sparse = _everywhere(sparse_scores, *pair, mesh)
+        sparse = _all_devices(sparse_scores, *pair, mesh)
     if queries.colbert is not None and passages.colbert is not None:
         arrays = queries.colbert, queries.mask, passages.colbert, passages.mask
         if mesh is None:
@@ -118,35 +125,37 @@ def all_scores(
 
 
 def dead_heads(metrics: dict[str, float]) -> list[str]:
-    """Sentences about heads that have stopped learning; empty when all is well."""
+    """Warnings about heads that have stopped learning."""
     share = metrics.get("sparse_active")
     if share is None or share >= DEAD_SHARE:
         return []
     return [
         f"only {share:.2%} of tokens have a sparse weight above 0: the sparse head is dying. Lower "
-        "its learning rate, warm it up with fix_encoder, or raise its bias."
+        "optimizer.sparse_rate, train the heads first with loss.fix_encoder, or raise the bias of "
+        "the sparse head."
     ]
 
 
-def _everywhere(function, queries, passages, mesh: Mesh | None):
+def _all_devices(function, queries, passages, mesh: Mesh | None):
+    """The scores of all queries against the passages of all devices."""
     if mesh is None:
         return function(*queries, *passages)
     return gathered_scores(function, queries, passages, mesh)
 
 
 def check_batch(batch: TrainBatch) -> None:
-    """Raises ValueError for a batch without any negative, or of a shape that is no batch."""
+    """Raises ValueError for a batch without negatives or of an invalid shape."""
     queries, passages = len(batch.queries.token_ids), len(batch.passages.token_ids)
     if passages % queries:
-        raise ValueError(f"{passages} passages are no whole groups of {queries} queries")
+        raise ValueError(f"{passages} passages are not a multiple of {queries} queries")
     if passages == 1:
-        raise ValueError("a batch of one query and one passage has no negative to learn from")
+        raise ValueError("a batch of one query and one passage has no negatives")
     if batch.queries.lengths.shape[1] > 1 or batch.passages.lengths.shape[1] > 1:
-        raise ValueError("queries and passages hold one text a row; packed rows go to `packed`")
+        raise ValueError("queries and passages have one text per row; packed rows go in `packed`")
 
 
 def _describe(name: str, scores: Float[Array, "b p"], valid: Bool[Array, "b p"]) -> Metrics:
-    """In-batch accuracy, and the mean scores of positives and negatives, before temperature."""
+    """In-batch accuracy, and mean scores of positives and negatives, not divided by temperature."""
     scores = jax.lax.stop_gradient(scores)
     b, p = scores.shape
     column = jnp.arange(b) * (p // b)
@@ -162,7 +171,7 @@ def _describe(name: str, scores: Float[Array, "b p"], valid: Bool[Array, "b p"])
 
 
 def _dense_prefixes(queries: Encoding, passages: Encoding, config: LossConfig):
-    """The dense logits of the vectors' first so many dimensions, normalised again."""
+    """The dense logits of the first `width` dimensions, normalized again, per Matryoshka width."""
     if not config.matryoshka:
         return ()
     assert queries.dense is not None and passages.dense is not None
@@ -187,7 +196,7 @@ def _regularizer(queries: Encoding, passages: Encoding, batch: TrainBatch, confi
 
 
 def _active_share(queries: Encoding, passages: Encoding, batch: TrainBatch) -> Float[Array, ""]:
-    """The share of real tokens, [CLS] and end of sentence left out, whose weight exceeds 0."""
+    """The share of tokens, without [CLS], end of sentence and padding, whose weight exceeds 0."""
     active = total = jnp.zeros(())
     for texts, weights in ((batch.queries, queries.sparse), (batch.passages, passages.sparse)):
         assert weights is not None
@@ -195,9 +204,3 @@ def _active_share(queries: Encoding, passages: Encoding, batch: TrainBatch) -> F
         active = active + jnp.sum((weights > 0).astype(jnp.float32))
         total = total + jnp.sum(lengths).astype(jnp.float32)
     return jax.lax.stop_gradient(active) / jnp.maximum(total, 1.0)
-
-
-def passage_keys(texts: list[str]) -> np.ndarray:
-    """Equal numbers for equal texts, for `Targets.passage_keys`."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int32)

@@ -1,11 +1,12 @@
-"""AdamW: a learning rate for each part and layer, no decay where none belongs, and what is frozen.
+"""AdamW with learning rates per head and layer, no weight decay on biases, and frozen parameters.
 
-What does not train is taken out of the tree before gradients are computed: it costs neither a
-gradient nor moments. Of a stack of layers only some may be frozen; those get zero updates, and
-cost no gradient where the embeddings below them do not train either.
+Frozen parameters are removed from the tree before differentiation: they have neither gradients nor
+moments. Layers are stacked in one array, so the lowest layers cannot be removed: if only some are
+frozen their updates are set to zero. They have no backward pass if the embeddings are frozen too.
 """
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -21,45 +22,45 @@ NO_DECAY = ("bias", "scale")  # biases and LayerNorms
 def make_optimizer(
     config: OptimizerConfig, schedule: optax.Schedule | float = 1.0
 ) -> optax.GradientTransformation:
-    """For the trained part of the parameters (see `split_params`).
+    """The optimizer of the trained parameters (see `split_params`).
 
-    `schedule` is a factor on every learning rate: a number, or a function of the step. Clipping
-    is by the norm of all trained gradients together.
+    `schedule` is a factor on every learning rate: a number, or a function of the step. Gradients
+    are clipped by the global norm over all trained parameters.
     """
     rates = {"sparse": config.sparse_rate, "colbert": config.colbert_rate, "other": 1.0}
     chain = [_scaled(lambda params: _unfrozen(config, params))] if config.freeze_layers else []
     if config.clip_norm:
         chain.append(optax.clip_by_global_norm(config.clip_norm))
-    chain.append(
-        optax.partition(
-            {part: _adamw(config, rate, schedule) for part, rate in rates.items()}, parts
-        )
-    )
+    heads = {label: _adamw(config, rate, schedule) for label, rate in rates.items()}
+    chain.append(optax.partition(heads, param_labels))
     if config.layer_decay < 1.0 or config.freeze_layers:
         chain.append(_scaled(lambda params: _layer_rates(config, params)))
     return optax.chain(*chain)
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The factor on every rate: up from 0 in a straight line, then down to `end_rate`."""
+    """The factor on every learning rate: linear warm-up from 0 to 1, then decay to `end_rate`."""
     warmup = config.warmup_steps or round(config.warmup_ratio * steps)
     rest = max(steps - warmup, 1)
-    after = {
+    factor = {
         "linear": optax.linear_schedule(1.0, config.end_rate, rest),
         "cosine": optax.cosine_decay_schedule(1.0, rest, config.end_rate),
         "constant": optax.constant_schedule(1.0),
     }[config.schedule]
-    if not warmup:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), after], [warmup])
+    if warmup:
+        factor = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), factor], [warmup])
+    # As float32: optax combines the step with Python floats, which integers do not promote to under
+    # JAX's strict dtype promotion.
+    return lambda step: factor(jnp.asarray(step, jnp.float32))
 
 
 def split_params(
     params: Params, config: OptimizerConfig, loss: LossConfig | None
 ) -> tuple[Params, Params]:
-    """(what trains, what stays as it is); `join_params` puts them together again.
+    """(trained, frozen) parameters; `join_params` is the inverse.
 
-    Without a `loss` (pre-training without heads) the heads stay as they are.
+    Without a `loss` (pre-training without heads) the heads are frozen. Raises ValueError if
+    everything is frozen.
     """
     heads = () if loss is None else loss.heads
     frozen = [f"heads/{head}/" for head in ("sparse", "colbert") if head not in heads]
@@ -79,12 +80,12 @@ def split_params(
 
     trained = {path: leaf for path, leaf in flat.items() if trains(path)}
     if not trained:
-        raise ValueError("nothing is left to train: the config freezes every part")
+        raise ValueError("nothing is left to train: the config freezes all parameters")
     return unflatten(trained), unflatten({p: x for p, x in flat.items() if p not in trained})
 
 
 def training_compute(compute: ComputeConfig, config: OptimizerConfig) -> ComputeConfig:
-    """No gradient goes through frozen layers with nothing below them that trains."""
+    """`compute` without a backward pass through frozen layers above frozen embeddings."""
     if not (config.freeze_layers and config.freeze_embeddings):
         return compute
     return dataclasses.replace(compute, frozen_layers=config.freeze_layers)
@@ -95,24 +96,38 @@ def join_params(trained: Params, frozen: Params) -> Params:
     return unflatten(flatten(frozen) | flatten(trained))
 
 
-def parts(params: Params) -> Params:
-    """The tree of labels: `sparse`, `colbert` or `other`."""
+def param_labels(params: Params) -> Params:
+    """The label of every parameter: `sparse`, `colbert` or `other`."""
     return map_params(
         lambda path, _: path.split("/")[1] if path.startswith("heads/") else "other", params
     )
 
 
+def scale_by_adam(**settings: Any) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` for strict dtype promotion, with the same state and the same updates.
+
+    Optax raises the decay rates to the integer step count; here the count is converted to float32.
+    (With a bfloat16 first moment Optax itself requires standard promotion.)
+    """
+    adam = optax.scale_by_adam(**settings)
+
+    def update(updates, state, params=None):
+        count = state.count
+        state = state._replace(count=count.astype(jnp.float32))
+        updates, state = adam.update(updates, state, params)
+        return updates, state._replace(count=optax.safe_increment(count))
+
+    return optax.GradientTransformation(adam.init, update)
+
+
 def _adamw(config: OptimizerConfig, rate: float, schedule: optax.Schedule | float):
     scale = rate * config.learning_rate
     factor = schedule if callable(schedule) else optax.constant_schedule(schedule)
-    return optax.adamw(
-        lambda step: scale * factor(step),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        mask=_decays,
-        mu_dtype=jnp.dtype(config.moments),
+    moments = jnp.dtype(config.moments)
+    return optax.chain(
+        scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps, mu_dtype=moments),
+        optax.add_decayed_weights(config.weight_decay, _decays),
+        optax.scale_by_learning_rate(lambda step: scale * factor(step)),
     )
 
 
@@ -121,7 +136,7 @@ def _decays(params: Params) -> Params:
 
 
 def _scaled(factors) -> optax.GradientTransformation:
-    """Multiplies updates, leaf by leaf, by a tree of factors made from the parameters."""
+    """Multiplies updates by factors, a tree computed from the parameters."""
 
     def scale(updates, params):
         flat, factor = flatten(updates), flatten(factors(params))
@@ -131,15 +146,15 @@ def _scaled(factors) -> optax.GradientTransformation:
 
 
 def _unfrozen(config: OptimizerConfig, params: Params) -> Params:
-    """1 for what trains, 0 for the lowest layers where they are frozen."""
+    """Factors: 0 for the frozen lowest layers, else 1."""
     return _by_layer(params, lambda layers: jnp.arange(layers) >= config.freeze_layers, 1.0)
 
 
 def _layer_rates(config: OptimizerConfig, params: Params) -> Params:
-    """Layer l of L learns at decay^(L - 1 - l) of the rate, the embeddings at decay^L."""
+    """Factors: decay^(L - 1 - l) for layer l of L, decay^L for the embeddings, 0 if frozen."""
 
     def rates(layers: int):
-        numbers = jnp.arange(layers)
+        numbers = jnp.arange(layers, dtype=jnp.float32)
         power = jnp.asarray(config.layer_decay, jnp.float32) ** (layers - 1 - numbers)
         return jnp.where(numbers >= config.freeze_layers, power, 0.0)
 
@@ -159,6 +174,6 @@ def _by_layer(params: Params, of_layers, of_embeddings: float) -> Params:
 
 
 def _layers(params: Params) -> int:
-    """How many layers the stack has; one where nothing of it trains."""
-    found = [leaf.shape[0] for path, leaf in flatten(params).items() if parameter(path).stacked]
-    return found[0] if found else 1
+    """Number of layers of the stack; 1 if none of them is in `params`."""
+    sizes = [leaf.shape[0] for path, leaf in flatten(params).items() if parameter(path).stacked]
+    return sizes[0] if sizes else 1

@@ -1,7 +1,4 @@
-"""Batches made ahead of the step that needs them, by Grain's threads or processes, on the mesh.
-
-A batch is a function of its step's number, so the number is all there is to save and restore.
-"""
+"""Prefetching of batches with Grain's threads or processes, and their transfer to the mesh."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,16 +21,16 @@ def process_shard(mesh: Mesh) -> Shard:
 def host_batches(
     batch_source: BatchSource, start: int, steps: int, *, workers: int = 0, ahead: int = 4
 ) -> Iterator[Any]:
-    """This process's parts of the batches of steps `start` to `steps`, made ahead of their use.
+    """This process's share of the batches of steps `start` to `steps`, up to `ahead` in advance.
 
-    With `workers`, other processes read and tokenise; without, threads do, which serves wherever
-    the tokeniser (it releases the interpreter's lock) is the larger part.
+    With `workers` > 0, that many processes read and tokenize; otherwise threads do, which is
+    enough if most time is spent in the tokenizer (it releases the GIL).
     """
     numbers = grain.MapDataset.range(start, steps).map(lambda step: batch_source.batch(int(step)))
     options = grain.ReadOptions(num_threads=min(2, ahead), prefetch_buffer_size=ahead)
     dataset = numbers.to_iter_dataset(options)
     if workers:
-        if not flags.FLAGS.is_parsed():  # Grain's workers read flags; nobody else sets any
+        if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
@@ -42,7 +39,7 @@ def host_batches(
 
 
 def place(batch: Any, mesh: Mesh) -> Any:
-    """A process's part of a batch to its share of the global arrays."""
+    """This process's share of a batch as global arrays, rows split over `data` and `fsdp`."""
     rows = sharding.batch_sharding(mesh)
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(rows, np.asarray(leaf)), batch

@@ -1,10 +1,10 @@
 """RetroMAE pre-training (Xiao et al. 2022, arXiv 2205.12035; [M3 app. B.1]): tokens to a loss.
 
-    n  rows    s  tokens    k  places for masked tokens    m  texts in a row    q  some columns
+    n  rows    s  tokens    k  masked tokens of a row    m  texts of a row    q  query columns
 
-The encoder reads a lightly masked text and guesses the masked tokens; one decoder layer rebuilds
-the whole text from the text's embedding and, for each token, a random half of the other tokens.
-Masks are drawn on the device and are functions of a key.
+The encoder reads a lightly masked text and predicts the masked tokens. One decoder layer
+reconstructs the text from the text's embedding and, for each token, a random half of the other
+tokens. Masks are drawn on the device from a key.
 """
 
 import math
@@ -26,10 +26,17 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 class MaskedTokens(NamedTuple):
-    """What the encoder reads, and where it has to guess."""
+    """The encoder's input, and which tokens it predicts."""
 
     token_ids: Int[Array, "n s"]
     masked: Bool[Array, "n s"]
+
+
+class Masks(NamedTuple):
+    """The random masks of one batch."""
+
+    tokens: MaskedTokens  # of the encoder
+    visible: Visible  # of the decoder
 
 
 def retromae_loss(
@@ -44,52 +51,47 @@ def retromae_loss(
 ) -> tuple[Float[Array, ""], Metrics]:
     """Encoder loss + decoder loss of a batch of texts, padded or packed, and the metrics.
 
-    `params` are an M3 model's joined with `init_retromae`'s; `key` draws the masks. ValueError
-    where `config.mask_id` is no token of the model.
+    `params` are the parameters of an M3 model together with those of `init_retromae`; `key` draws
+    the masks. Raises ValueError if `config.mask_id` is not in the vocabulary.
     """
     batch = jax.tree.map(jnp.asarray, batch)
     keys = jax.random.split(key)
     tokens = mask_tokens(batch, model, config, keys[0])
     visible = visible_context(jnp.asarray(batch.segment_ids), config.decoder_mask, keys[1])
-    return loss_of_masks(
-        params, batch, tokens, visible, model, config, compute=compute, dropout_key=dropout_key
-    )
+    masks = Masks(tokens, visible)
+    return loss_of_masks(params, batch, masks, model, config, compute, dropout_key)
 
 
 def loss_of_masks(
     params: Params,
     batch: TextBatch,
-    tokens: MaskedTokens,
-    visible: Visible,
+    masks: Masks,
     model: M3Config,
     config: RetroMAEConfig,
-    *,
     compute: ComputeConfig = PLAIN,
     dropout_key: jax.Array | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The same with given masks. Each loss is a mean over its tokens of the whole batch."""
+    """`retromae_loss` with given masks. Each loss is a mean over its tokens in the batch."""
+    tokens, visible = masks
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-    encoded = (
-        family_of(model.encoder)
-        .encoder(model.encoder, compute)
-        .apply(
-            {"params": params["encoder"]},
-            batch._replace(token_ids=tokens.token_ids),
-            deterministic=dropout_key is None,
-            rngs=None if keys[0] is None else {"dropout": keys[0]},
-        )
+    encoder = family_of(model.encoder).encoder(model.encoder, compute)
+    encoded = encoder.apply(
+        {"params": params["encoder"]},
+        batch._replace(token_ids=tokens.token_ids),
+        deterministic=dropout_key is None,
+        rngs=None if keys[0] is None else {"dropout": keys[0]},
     )
     hidden = cast(jax.Array, encoded)
     labels = jnp.asarray(batch.token_ids)
 
-    # Logits of masked tokens only. Their number a row has a tight bound, so that nothing is lost
-    # by a static shape, and two thirds of the encoder's logits are never computed.
-    columns, guessed = _masked_columns(tokens.masked, most_masked(batch, config))
+    # Logits of masked tokens only: a static bound on their number per row drops none of them and
+    # saves two thirds of the encoder's logits.
+    columns, predicted = _masked_columns(tokens.masked, most_masked(batch, config))
     encoder_loss, encoder_accuracy = cross_entropy(
         params,
         jnp.take_along_axis(hidden, columns[..., None], axis=1),
         jnp.take_along_axis(labels, columns, axis=1),
-        guessed,
+        predicted,
         model.encoder,
         config.logits_chunk,
     )
@@ -97,9 +99,9 @@ def loss_of_masks(
     sentences = pool(hidden, batch, model.pooling)
     decoded = decode(params, batch, sentences, visible, model.encoder, compute, keys[1])
     segments = jnp.asarray(batch.segment_ids)
-    rebuilt = (segments > 0) & ~first_tokens(segments) & ~last_tokens(segments)
+    reconstructed = (segments > 0) & ~first_tokens(segments) & ~last_tokens(segments)
     decoder_loss, decoder_accuracy = cross_entropy(
-        params, decoded, labels, rebuilt, model.encoder, config.logits_chunk
+        params, decoded, labels, reconstructed, model.encoder, config.logits_chunk
     )
 
     loss = encoder_loss + decoder_loss
@@ -115,35 +117,35 @@ def loss_of_masks(
 def mask_tokens(
     batch: TextBatch, model: M3Config, config: RetroMAEConfig, key: jax.Array
 ) -> MaskedTokens:
-    """Masks max(1, round(ratio * N)) of the N ordinary tokens of each text, by chance.
+    """Masks max(1, round(ratio * N)) random tokens of the N ordinary tokens of each text.
 
-    Ordinary: no special id, no <mask>, not the first token. Of the masked ones 80% become <mask>,
-    10% any token of the vocabulary, 10% stay (`mask_share`, `random_share`). A text of special
-    tokens only stays whole.
+    Ordinary tokens are not special, not <mask>, and not first. Of the masked tokens 80% become
+    <mask>, 10% a random token of the vocabulary, 10% are unchanged (`mask_share`, `random_share`).
+    A text of special tokens only is unchanged.
     """
     token_ids = jnp.asarray(batch.token_ids)
-    order_key, kind_key, token_key = jax.random.split(key, 3)
+    order_key, action_key, token_key = jax.random.split(key, 3)
     mask_id = _mask_id(config, model)
     ordinary = lexical_mask(batch, (*model.special_ids, mask_id))
     ordinary = ordinary & ~jnp.asarray(batch.is_cls)
     masked = _choose(batch, ordinary, config.encoder_mask, order_key)
 
-    kind = jax.random.uniform(kind_key, token_ids.shape)
-    anything = jax.random.randint(
+    action = jax.random.uniform(action_key, token_ids.shape)
+    random_ids = jax.random.randint(
         token_key, token_ids.shape, 0, model.encoder.vocab_size, token_ids.dtype
     )
-    hidden = masked & (kind < config.mask_share)
-    swapped = masked & ~hidden & (kind < config.mask_share + config.random_share)
+    hidden = masked & (action < config.mask_share)
+    swapped = masked & ~hidden & (action < config.mask_share + config.random_share)
     replaced = jnp.where(hidden, jnp.array(mask_id, token_ids.dtype), token_ids)
-    return MaskedTokens(jnp.where(swapped, anything, replaced), masked)
+    return MaskedTokens(jnp.where(swapped, random_ids, replaced), masked)
 
 
 def visible_context(segment_ids: Int[Array, "n s"], ratio: float, key: jax.Array) -> Visible:
-    """The decoder's mask, some rows at a time: columns [q] -> [n, q, s].
+    """The decoder's attention mask as a function of query columns: [q] -> [n, q, s].
 
-    Row i sees the first place of its text, where the embedding stands, always; itself never; any
-    other token of its text with probability 1 - ratio. The draw of a row depends on its column, so
-    the mask is the same however the rows are cut into blocks.
+    A query always attends to the first token of its text, which holds the text's embedding; never
+    to itself; and to any other token of its text with probability 1 - ratio. The random numbers of
+    a query depend on its column only, so the mask does not depend on the block size.
     """
     n, s = segment_ids.shape
     first = first_tokens(segment_ids)
@@ -162,13 +164,13 @@ def visible_context(segment_ids: Int[Array, "n s"], ratio: float, key: jax.Array
 
 
 def most_masked(batch: TextBatch, config: RetroMAEConfig) -> int:
-    """The most tokens of a row that `mask_tokens` masks: every text rounds up by at most one."""
+    """Upper bound on the masked tokens of a row: rounding adds at most one per text."""
     width = batch.token_ids.shape[1]
     return min(width, math.ceil(config.encoder_mask * width) + batch.lengths.shape[1])
 
 
 def _masked_columns(masked: Bool[Array, "n s"], count: int):
-    """(columns [n, k], is there a masked token [n, k]), masked columns first."""
+    """(columns [n, k], whether each is masked [n, k]), masked columns first."""
     order = jnp.argsort(~masked, axis=1, stable=True)[:, :count]
     return order, jnp.take_along_axis(masked, order, axis=1)
 
@@ -176,29 +178,29 @@ def _masked_columns(masked: Bool[Array, "n s"], count: int):
 def _mask_id(config: RetroMAEConfig, model: M3Config) -> int:
     if config.mask_id is None or config.mask_id >= model.encoder.vocab_size:
         raise ValueError(
-            f"retromae.mask_id {config.mask_id} is no token of a vocabulary of "
-            f"{model.encoder.vocab_size}: give the tokenizer's <mask>"
+            f"retromae.mask_id {config.mask_id} is not in the vocabulary of "
+            f"{model.encoder.vocab_size} tokens: set it to the id of the tokenizer's <mask>"
         )
     return config.mask_id
 
 
 def _choose(batch: TextBatch, candidates: Bool[Array, "n s"], ratio: float, key: jax.Array):
-    """max(1, round(ratio * N)) of the N candidates of each text: those with the lowest draws."""
+    """Selects max(1, round(ratio * N)) random candidates of the N candidates of each text."""
     n, s = candidates.shape
     segments = jnp.asarray(batch.segment_ids)
     texts = jnp.arange(1, batch.lengths.shape[1] + 1, dtype=segments.dtype)
     member = (segments[:, None, :] == texts[None, :, None]) & candidates[:, None, :]
-    wanted = jnp.round(ratio * member.astype(jnp.float32).sum(axis=2))
-    wanted = jnp.maximum(wanted, 1.0).astype(jnp.int32)
+    quota = jnp.round(ratio * member.astype(jnp.float32).sum(axis=2))
+    quota = jnp.maximum(quota, 1.0).astype(jnp.int32)
 
-    # Text by text, in the order of the draws: a token's rank is its distance to the text's start.
+    # Sorted by text, then by random number: a token's rank is its distance to the text's start.
     text = jnp.where(candidates, segments - 1, texts.size).astype(jnp.int32)
     columns = jnp.broadcast_to(jnp.arange(s, dtype=jnp.int32)[None], (n, s))
     draws = jax.random.bits(key, (n, s))
     text, _, columns = jax.lax.sort((text, draws, columns), dimension=1, num_keys=2)
-    place = jnp.arange(s, dtype=jnp.int32)[None]
+    position = jnp.arange(s, dtype=jnp.int32)[None]
     starts = first_tokens(text + 1)
-    rank = place - jax.lax.cummax(jnp.where(starts, place, 0), axis=1)
-    quota = jnp.take_along_axis(jnp.pad(wanted, ((0, 0), (0, 1))), text, axis=1)
-    _, chosen = jax.lax.sort((columns, rank < quota), dimension=1, num_keys=1)
-    return chosen
+    rank = position - jax.lax.cummax(jnp.where(starts, position, 0), axis=1)
+    quota = jnp.take_along_axis(jnp.pad(quota, ((0, 0), (0, 1))), text, axis=1)
+    _, selected = jax.lax.sort((columns, rank < quota), dimension=1, num_keys=1)
+    return selected

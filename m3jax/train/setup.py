@@ -1,9 +1,9 @@
-"""From a config to everything a run needs: model, examples, optimiser, step."""
+"""From a config to everything a run needs: model, batches, optimizer, compiled step."""
 
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ from m3jax.train.step import (
 )
 from m3jax.types import IN_BATCH
 
-# Fields that may differ between a run and its resumption: they decide nothing of the result.
-FREE = (
+# Fields of the config that may change when a run is resumed: they do not affect its results.
+RESUMABLE_FIELDS = (
     "log_every",
     "save_every",
     "keep",
@@ -49,21 +49,17 @@ FREE = (
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What `loop.train` drives."""
+    """What `loop.train` needs."""
 
-    start: Pretrained  # the model it starts from; its config and tokenizer go with every export
+    start: Pretrained  # the initial model; every export has its config and tokenizer
     mesh: Mesh
     batch_source: BatchSource
     state: TrainState
     trainer: Trainer
     key: jax.Array
 
-    def update(self, state: TrainState, batches: Sequence[Any]):
-        """One optimiser step: the new state and the metrics, still on the devices."""
-        return self.trainer.update(state, batches, self.key)
-
     def model_of(self, state: TrainState) -> dict[str, Any]:
-        """The parameters to use: the averages where they are kept, without what only trains."""
+        """The encoder and heads of a state: moving averages if they are kept."""
         params = state.params if state.ema is None else state.ema
         return {name: params[name] for name in ("encoder", "heads")}
 
@@ -72,33 +68,33 @@ def prepare(
     config: TrainConfig,
     workdir: Path,
     memory: float | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> tuple[TrainConfig, Run]:
-    """Loads and builds everything; the config comes back with `steps` counted.
+    """Loads the model and the data; returns the config with `steps` set, and the run.
 
-    With `memory`, bytes of one device, batches are made to fit it (see `fit_memory.fit_once`). Data
-    files that are not built yet are built under `workdir`. Raises FileNotFoundError or ValueError
-    naming the field, file or directory.
+    With `memory`, bytes of one device, batch sizes are fitted to it (see `fit_memory.fit_once`).
+    Data files are built under `workdir` unless `train_data` is a built directory. Raises
+    FileNotFoundError or ValueError with the field, file or directory.
     """
     mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh), devices=jax.devices())
     start = pretrained.load(config.model, mesh=mesh, pooling=config.pooling, seed=config.seed)
-    longest = config.data.query_length  # that of plain texts
+    longest = config.data.query_length  # plain texts are truncated as queries
     if config.objective != "retromae":
         longest = max(longest, config.data.passage_length)
     if longest > start.config.encoder.max_length:
         raise ValueError(
-            f"{config.model} takes texts of up to {start.config.encoder.max_length} tokens, "
-            f"data.query_length or data.passage_length asks for {longest}: lower them, or lengthen "
-            "the model with m3jax convert extend-positions"
+            f"{config.model} supports texts of up to {start.config.encoder.max_length} tokens, but "
+            f"data.query_length or data.passage_length is {longest}: lower it, or extend the model "
+            "with m3jax convert extend-positions"
         )
     examples = open_or_build(config, workdir, start)
     if config.objective == "retromae":
         config = dataclasses.replace(config, retromae=with_mask(config.retromae, start))
     if memory is not None:
-        config = fit_memory.fit_once(config, start.config, mesh, memory, workdir, say)
+        config = fit_memory.fit_once(config, start.config, mesh, memory, workdir, log)
     batch_source = BatchSource(examples, start.tokenizer, config.data, process_shard(mesh))
     if not batch_source.texts_only:
-        _check_negatives(batch_source, say)
+        _check_negatives(batch_source, log)
     steps = config.steps or sum(
         len(batch_source.plan(epoch).groups) for epoch in range(config.epochs)
     )
@@ -106,34 +102,39 @@ def prepare(
     loss = config.loss
     distils = config.objective != "retromae" and len(loss.heads) > 1 and loss.self_distill
     if distils and loss.self_distill_start >= steps:
-        say(
-            f"warning: self-distillation would set in at step {loss.self_distill_start}, but the "
-            f"run has {steps}: set loss.self_distill_start lower, or loss.self_distill=False"
+        log(
+            f"warning: self-distillation starts at step {loss.self_distill_start}, but the run has "
+            f"{steps} steps: set loss.self_distill_start lower, or loss.self_distill=False"
         )
     return config, _run(config, start, mesh, batch_source)
 
 
 def open_or_build(config: TrainConfig, workdir: Path, start: Pretrained) -> Any:
-    """The examples of `train_data`: directories that `m3jax data build` made, or files to build."""
+    """The examples of `train_data`: a directory of `m3jax data build`, or files, built first.
+
+    Raises ValueError or FileNotFoundError for missing data or another tokenizer.
+    """
     if not config.train_data:
-        raise ValueError("train_data names no file: --data FILE.jsonl or --data DIR")
+        raise ValueError("train_data is empty: pass --data FILE.jsonl or --data DIR")
     first = Path(config.train_data[0])
     if len(config.train_data) == 1 and (first / build.METADATA).is_file():
-        found = build.open_examples(first)
+        examples = build.open_examples(first)
     else:
         built = workdir / "data"
         if jax.process_index() == 0:
             _build(config, built, start)
-        if jax.process_count() > 1:  # the others read what process 0 built, on the shared disk
+        if jax.process_count() > 1:  # wait for process 0; the disk is shared
             multihost_utils.sync_global_devices("m3jax: data is built")
-        found = build.open_examples(built)
-    build.check_tokenizer(found, start.tokenizer)
-    return found
+        examples = build.open_examples(built)
+    build.check_tokenizer(examples, start.tokenizer)
+    return examples
 
 
 def _build(config: TrainConfig, built: Path, start: Pretrained) -> None:
-    """Builds what is not there; once more where the files have changed since. (A run that has a
-    checkpoint is refused then, by its fingerprint.)"""
+    """Builds the data set unless it exists; builds it again if the files have changed since.
+
+    A run with checkpoints is then refused, because its fingerprint differs.
+    """
     stamps, path = _stamps(config), built.with_name(f"{built.name}_inputs.json")
     if stamps and path.is_file() and json.loads(path.read_text(encoding="utf-8")) != stamps:
         shutil.rmtree(built, ignore_errors=True)
@@ -144,8 +145,10 @@ def _build(config: TrainConfig, built: Path, start: Pretrained) -> None:
 
 
 def _stamps(config: TrainConfig) -> list[list[Any]]:
-    """(file, bytes, time) of the training files; none where they are gone, and what was built
-    serves."""
+    """The objective and (path, size, mtime) of the training files.
+
+    Empty if the files were deleted; the built data set is then used as it is.
+    """
     try:
         files = [(str(file), file.stat()) for file in example_files(config.train_data)]
     except FileNotFoundError:
@@ -153,29 +156,31 @@ def _stamps(config: TrainConfig) -> list[list[Any]]:
     return [[config.objective], *([name, s.st_size, s.st_mtime_ns] for name, s in files)]
 
 
-def _check_negatives(batch_source: BatchSource, say: Callable[[str], None]) -> None:
-    """Tells of examples that have neither own negatives nor those of their batch: loss 0."""
-    found, data = batch_source.examples, batch_source.config
-    own = np.diff(np.asarray(found.offsets)) - 1 - np.asarray(found.positives)
-    outside = [i for i, name in enumerate(found.sources) if name in data.no_in_batch]
-    shared = (np.asarray(found.flags) & IN_BATCH).astype(bool)
-    shared &= ~np.isin(np.asarray(found.source_ids), outside)
-    alone = ~shared & ((own == 0) | (data.group_size == 1))
+def _check_negatives(batch_source: BatchSource, log: Callable[[str], None]) -> None:
+    """Warns about examples with neither hard nor in-batch negatives: their loss is 0."""
+    examples, data = batch_source.examples, batch_source.config
+    hard = np.diff(np.asarray(examples.offsets)) - 1 - np.asarray(examples.positives)
+    outside = [i for i, name in enumerate(examples.sources) if name in data.no_in_batch]
+    shared = (np.asarray(examples.flags) & IN_BATCH).astype(bool)
+    shared &= ~np.isin(np.asarray(examples.source_ids), outside)
+    alone = ~shared & ((hard == 0) | (data.group_size == 1))
     if alone.all():
         raise ValueError(
-            "no example has a negative: in-batch negatives are off for all of them, and neg is "
+            "no example has negatives: in-batch negatives are disabled for all of them, and neg is "
             "empty or data.group_size is 1"
         )
     if alone.any():
-        say(
-            f"warning: {alone.sum():,} of {len(alone):,} examples teach nothing: in-batch "
-            "negatives are off for them, and neg is empty or data.group_size is 1"
+        log(
+            f"warning: {alone.sum():,} of {len(alone):,} examples have a loss of 0: in-batch "
+            "negatives are disabled for them, and neg is empty or data.group_size is 1"
         )
 
 
 def fingerprint(config: TrainConfig, batch_source: BatchSource) -> dict[str, Any]:
-    """What decides every number of a run: all fields but the free ones, and the examples."""
-    fields = {name: value for name, value in to_json(config).items() if name not in FREE}
+    """What determines the results of a run: all fields but RESUMABLE_FIELDS, and the examples."""
+    fields = {
+        name: value for name, value in to_json(config).items() if name not in RESUMABLE_FIELDS
+    }
     digest = new_digest(size=8)
     for numbers in (
         batch_source.examples.offsets,
@@ -189,7 +194,7 @@ def fingerprint(config: TrainConfig, batch_source: BatchSource) -> dict[str, Any
 
 
 def write_config(config: TrainConfig, workdir: Path) -> None:
-    """`config.json` beside the checkpoints: what was trained, for people and for `--set`."""
+    """Writes `config.json` in `workdir`, for reference."""
     if jax.process_index() == 0:
         text = json.dumps(to_json(config), indent=2)
         (workdir / "config.json").write_text(text + "\n", encoding="utf-8")
@@ -201,12 +206,16 @@ def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, batch_source: Batch
     keys = jax.random.split(jax.random.key(config.seed))
     if config.objective == "retromae":
         if not batch_source.texts_only:
-            raise ValueError('objective "retromae" trains on plain texts: {"text": ...} a line')
+            raise ValueError(
+                'objective "retromae" requires plain texts: one {"text": ...} per line'
+            )
         params = params | _extra_params(start, keys[0], mesh)
         gradients = retromae_gradients(start.config, config.retromae, compute, mesh)
     else:
         if batch_source.texts_only:
-            raise ValueError('objective "m3" trains on pairs: {"query": ..., "pos": [...]} a line')
+            raise ValueError(
+                'objective "m3" requires pairs: one {"query": ..., "pos": [...]} per line'
+            )
         loss = config.loss
         if {"sparse", "colbert"} <= set(loss.heads):
             start = dataclasses.replace(start, heads_trained=True)
@@ -218,24 +227,24 @@ def _run(config: TrainConfig, start: Pretrained, mesh: Mesh, batch_source: Batch
 
 
 def with_mask(config: RetroMAEConfig, start: Pretrained) -> RetroMAEConfig:
-    """`config` with the id of the tokenizer's <mask>, where it names none."""
+    """`config` with `mask_id` set to the tokenizer's <mask>, unless it is set already."""
     if config.mask_id is not None:
         return config
     mask_id = start.tokenizer.backend.token_to_id("<mask>")
     if mask_id is None:
         raise ValueError(
-            f"the tokenizer of {start.source} has no <mask>: name a token with "
+            f"the tokenizer of {start.source} has no <mask>: choose a token with "
             "--set retromae.mask_id=N"
         )
     return dataclasses.replace(config, mask_id=mask_id)
 
 
 def _extra_params(start: Pretrained, key: jax.Array, mesh: Mesh) -> dict[str, Any]:
-    """The decoder, from the encoder's last layer, and the vocabulary head, each on its devices."""
+    """The decoder, initialized from the encoder's last layer, and the vocabulary head, sharded."""
 
-    def make(key, encoder):
+    def init(key, encoder):
         return init_retromae(start.config, key, encoder)
 
-    like = jax.eval_shape(make, key, start.params["encoder"])
-    place = jax.jit(make, out_shardings=state_sharding(like, mesh))
-    return place(key, start.params["encoder"])
+    like = jax.eval_shape(init, key, start.params["encoder"])
+    init = jax.jit(init, out_shardings=state_sharding(like, mesh))
+    return init(key, start.params["encoder"])

@@ -1,7 +1,7 @@
-"""One optimiser step on a mesh: gradients, clipping, AdamW, averages, and the numbers of it.
+"""One optimizer step on a mesh: gradients, clipping, AdamW, averages and metrics.
 
-The global batch is split over `data` and `fsdp`, parameters and moments as `sharding` says; the
-compiler places the collectives. State is donated: a step needs no second copy of it.
+The global batch is split over the mesh axes `data` and `fsdp`, parameters and moments as `sharding`
+specifies; the compiler inserts the collectives. The state is donated and updated in place.
 """
 
 import functools
@@ -26,31 +26,31 @@ from m3jax.config import (
 from m3jax.model.attention import choose_backend
 from m3jax.model.families import PARAMETERS, param_sharding
 from m3jax.model.m3 import Params
-from m3jax.train.gradcache import Gradients, Setting, loss_and_gradients
-from m3jax.train.objectives import Metrics
+from m3jax.train.gradcache import Gradients, loss_and_gradients
+from m3jax.train.objectives import Metrics, ObjectiveOptions
 from m3jax.train.optimizer import join_params, split_params
 from m3jax.train.retromae import retromae_loss
 
 
 class TrainState(NamedTuple):
-    """All that a step changes."""
+    """The state that a step updates."""
 
-    step: Int[Array, ""]  # optimiser steps done
+    step: Int[Array, ""]  # optimizer steps done
     params: Params
-    opt_state: Any  # of the trained part
-    ema: Params | None  # the average of the parameters, where it is kept
+    opt_state: Any  # optax state of the trained parameters
+    ema: Params | None  # moving average of the parameters, if `optimizer.ema` is set
 
 
-# (trained, join, batch, step, key) -> ((loss, metrics), gradients of trained)
+# (trained, join, batch, step, key) -> ((loss, metrics), gradients of `trained`)
 GradFunction = Callable[
     [Params, Callable[[Params], Params], Any, Int[Array, ""], jax.Array], Gradients
 ]
 
 
 class Trainer(NamedTuple):
-    """A run's functions; `update` compiles once for each shape of batch.
+    """The compiled functions of a run. `update` compiles once per shape of batch.
 
-    What `init` and `update` are given is theirs: the parameters, the old state.
+    `init` and `update` donate their arguments; do not reuse the parameters or the old state.
     """
 
     init: Callable[[Params], TrainState]
@@ -60,20 +60,14 @@ class Trainer(NamedTuple):
 def m3_gradients(
     model: M3Config, loss: LossConfig, step: StepConfig, compute: ComputeConfig, mesh: Mesh | None
 ) -> GradFunction:
-    """Loss and gradients of the three heads, in the way `step.split` names."""
-    setting = Setting(model, loss, step, compute, mesh)
-    dropout = model.encoder.dropout > 0
-
-    def gradients(trained, join, batch, number, key):
-        return loss_and_gradients(trained, join, batch, setting, number, key if dropout else None)
-
-    return gradients
+    """Loss and gradients of the three heads, computed as `step.split` says."""
+    return functools.partial(loss_and_gradients, ObjectiveOptions(model, loss, step, compute, mesh))
 
 
 def retromae_gradients(
     model: M3Config, config: RetroMAEConfig, compute: ComputeConfig, mesh: Mesh | None = None
 ) -> GradFunction:
-    """Loss and gradients of RetroMAE: masks and dropout from the step's key."""
+    """Loss and gradients of RetroMAE. Masks and dropout are drawn from the step's key."""
 
     def gradients(trained, join, batch, step, key):
         keys = jax.random.split(key)
@@ -99,17 +93,17 @@ def make_trainer(
     mesh: Mesh,
     like: Params,
 ) -> Trainer:
-    """The functions of a run on parameters of the shapes of `like`.
+    """The functions of a run for parameters of the shapes of `like`.
 
-    `update(state, batches, key)` takes one step on the mean gradient of the batches, each with
-    negatives of its own (accumulation). Dropout's keys are folded from (key, step, batch). The
-    metrics are those of the last batch, the loss the mean; `gradient_norm` is before clipping.
+    `update(state, batches, key)` takes one step on the mean gradient of the batches, which do not
+    share negatives. Dropout keys are folded from (key, step, batch). The metrics are those of the
+    last batch, the loss is the mean; `gradient_norm` is measured before clipping.
     """
     compute = functools.partial(_compute, gradients, config, loss)
-    start = functools.partial(_start, optimizer, config, loss)
-    # Named for the outputs, so that every step, the first and one after a restore too, receives
-    # its state in the same way and runs the same program: that is what makes a resumed run equal.
-    placed = state_sharding(jax.eval_shape(start, like), mesh)
+    init = functools.partial(_init, optimizer, config, loss)
+    # Explicit output shardings: every step, also the first one and one after a restore, runs the
+    # same program. Resumed runs are bitwise equal.
+    placed = state_sharding(jax.eval_shape(init, like), mesh)
 
     def apply(state: TrainState, grads: Params, metrics: Metrics) -> tuple[TrainState, Metrics]:
         new = _apply(optimizer, config, loss, state, grads)
@@ -118,11 +112,11 @@ def make_trainer(
         return new, metrics
 
     @functools.partial(jax.jit, donate_argnums=0, out_shardings=(placed, None))
-    def whole(state: TrainState, batch: Any, key: jax.Array):
+    def single(state: TrainState, batch: Any, key: jax.Array):
         (_, metrics), grads = compute(state, batch, key, 0)
         return apply(state, grads, metrics)
 
-    one = jax.jit(compute, static_argnums=3)
+    accumulate = jax.jit(compute, static_argnums=3)
     finish = jax.jit(apply, donate_argnums=0, out_shardings=(placed, None))
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -131,18 +125,18 @@ def make_trainer(
 
     def update(state: TrainState, batches: Sequence[Any], key: jax.Array):
         if len(batches) == 1:
-            return whole(state, batches[0], key)
-        (loss, metrics), total = one(state, batches[0], key, 0)
+            return single(state, batches[0], key)
+        (loss, metrics), total = accumulate(state, batches[0], key, 0)
         for number, batch in enumerate(batches[1:], start=1):
-            (more, metrics), grads = one(state, batch, key, number)
+            (more, metrics), grads = accumulate(state, batch, key, number)
             total, loss = add(total, grads), loss + more
         mean = jax.tree.map(lambda leaf: leaf / len(batches), total)
         return finish(state, mean, metrics | {"loss": loss / len(batches)})
 
-    return Trainer(jax.jit(start, donate_argnums=0, out_shardings=placed), update)
+    return Trainer(jax.jit(init, donate_argnums=0, out_shardings=placed), update)
 
 
-def _start(
+def _init(
     optimizer: optax.GradientTransformation,
     config: OptimizerConfig,
     loss: LossConfig | None,
@@ -163,10 +157,10 @@ def _compute(
     key: jax.Array,
     number: int,
 ) -> Gradients:
-    """Loss, metrics and float32 gradients of the trained part, for the step's `number`th batch."""
+    """Loss, metrics and float32 gradients of the trained parameters for one batch of a step."""
     trained, frozen = split_params(state.params, config, loss)
     key = jax.random.fold_in(jax.random.fold_in(key, state.step), number)
-    join = functools.partial(_join, frozen)
+    join = functools.partial(join_params, frozen=frozen)
     (value, metrics), grads = gradients(trained, join, batch, state.step, key)
     return (value, metrics), jax.tree.map(lambda g: g.astype(jnp.float32), grads)
 
@@ -178,7 +172,7 @@ def _apply(
     state: TrainState,
     grads: Params,
 ) -> TrainState:
-    """The state after a step with these gradients; frozen parameters stay as they are."""
+    """The state after a step with these gradients. Frozen parameters are unchanged."""
     trained, frozen = split_params(state.params, config, loss)
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     params = join_params(cast(Params, optax.apply_updates(trained, updates)), frozen)
@@ -189,12 +183,12 @@ def _apply(
 
 
 def state_sharding(state: Any, mesh: Mesh) -> Any:
-    """Parameters, averages and moments by the rules of `sharding`, everything else everywhere.
+    """Shardings of parameters, averages and moments by the rules of `sharding`; others replicated.
 
-    A moment is known by the path it ends with: .mu['encoder']['layers'] ... of the optimiser.
+    A moment is recognized by the end of its path in the optimizer state: .mu['encoder']['layers'].
     """
 
-    def place(path, leaf) -> NamedSharding:
+    def sharding_of(path, leaf) -> NamedSharding:
         names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
         for start in range(len(names)):
             name = "/".join(names[start:])
@@ -202,8 +196,4 @@ def state_sharding(state: Any, mesh: Mesh) -> Any:
                 return param_sharding(name, leaf.shape, mesh)
         return NamedSharding(mesh, P())
 
-    return jax.tree.map_with_path(place, state)
-
-
-def _join(frozen: Params, trained: Params) -> Params:
-    return join_params(trained, frozen)
+    return jax.tree.map_with_path(sharding_of, state)

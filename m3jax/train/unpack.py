@@ -1,4 +1,4 @@
-"""Representations of packed rows back to one text a row, each device its own.
+"""Representations of packed rows, rearranged to one text per row.
 
 b  texts    s  tokens of a text    r  packed rows    m  texts of a row    w  width of a row
 """
@@ -38,27 +38,25 @@ def unpack(
 def _side(
     encoding: Encoding, texts: TextBatch, text_index: Any, token_index: Any, mesh: Mesh | None
 ):
-    taken = functools.partial(_take, mesh=mesh)
+    take = functools.partial(_take, mesh=mesh)
     dense = encoding.dense
     if dense is not None:
-        dense = taken(dense, jnp.asarray(text_index))[:, None]
-    sparse = None if encoding.sparse is None else taken(encoding.sparse, jnp.asarray(token_index))
-    colbert = (
-        None if encoding.colbert is None else taken(encoding.colbert, jnp.asarray(token_index))
-    )
+        dense = take(dense, jnp.asarray(text_index))[:, None]
+    sparse = None if encoding.sparse is None else take(encoding.sparse, jnp.asarray(token_index))
+    colbert = None if encoding.colbert is None else take(encoding.colbert, jnp.asarray(token_index))
     return Encoding(dense, sparse, colbert, token_mask(texts))
 
 
 def _take(
-    values: Float[Array, "r w *c"], places: Int[Array, "b ..."], mesh: Mesh | None
+    values: Float[Array, "r w *c"], index: Int[Array, "b ..."], mesh: Mesh | None
 ) -> Float[Array, "b ..."]:
-    """Rows of `values` flattened over its two leading axes; 0 where the place is -1."""
+    """Gathers from `values` flattened over its two leading axes; 0 where the index is -1."""
     if mesh is None or batch_shards(mesh) == 1:
-        return _rows(values, places, 0)
+        return _rows(values, index, 0)
 
-    def local(values, places):
+    def local(values, index):
         first = jax.lax.axis_index(BATCH_AXES) * values.shape[0] * values.shape[1]
-        return _rows(values, places, first.astype(places.dtype))
+        return _rows(values, index, first.astype(index.dtype))
 
     return jax.shard_map(
         local,
@@ -66,11 +64,11 @@ def _take(
         in_specs=(P(BATCH_AXES), P(BATCH_AXES)),
         out_specs=P(BATCH_AXES),
         check_vma=False,
-    )(values, places)
+    )(values, index)
 
 
-def _rows(values, places, first):
+def _rows(values, index, first):
     flat = values.reshape(-1, *values.shape[2:])
-    found = flat[jnp.maximum(places - first, 0)]
-    there = (places >= 0).reshape(*places.shape, *([1] * (found.ndim - places.ndim)))
-    return jnp.where(there, found, jnp.zeros((), found.dtype))
+    gathered = flat[jnp.maximum(index - first, 0)]
+    present = (index >= 0).reshape(*index.shape, *([1] * (gathered.ndim - index.ndim)))
+    return jnp.where(present, gathered, jnp.zeros((), gathered.dtype))

@@ -45,7 +45,7 @@ def sizes_of(lengths, sources=None):
     st.integers(0, 2**40),
     st.integers(1, 3),
 )
-def test_every_example_stands_once_in_a_batch_of_its_own_kind(rows, epoch, seed, drop_below):
+def test_every_example_is_once_in_a_batch_of_its_batch_key(rows, epoch, seed, drop_below):
     lengths, sources = zip(*rows, strict=True)
     sizes = sizes_of(list(lengths), list(sources))
     config = dataclasses.replace(CONFIG, seed=seed, drop_below=drop_below)
@@ -91,7 +91,7 @@ def test_a_power_below_one_draws_small_sources_more_often_and_loses_none():
         order = plan_epoch(stats, config, epoch).order
         assert (order >= 900).sum() == 250  # sqrt(100) / (sqrt(900) + sqrt(100)) of 1,000
         np.add.at(seen, order, 1)
-    # 3,000 draws of 900 and 1,000 of 100: as evenly as whole numbers allow.
+    # 3,000 draws of 900 and 1,000 of 100: as evenly as integers allow.
     assert set(seen[:900]) == {3, 4} and set(seen[900:]) == {10}
 
 
@@ -135,19 +135,19 @@ def test_thirds_are_shuffled_at_the_ratio_and_lose_nothing():
     st.integers(4, 8),
     st.integers(4, 12),
 )
-def test_packed_pieces_hold_every_example_once_and_fit(examples, rows, most):
+def test_packed_shards_hold_every_example_once_and_fit(examples, rows, most):
     shape = PackShape(rows, 20, 6, most)
     pools = [deque(range(0, len(examples), 2)), deque(range(1, len(examples), 2))]
-    pieces = []
+    shards = []
     while any(pools):
-        pieces.append(fill_rows(pools, lambda i: examples[i], shape))
-    assert sorted(i for piece in pieces for i in piece) == list(range(len(examples)))
-    for piece in pieces:
-        assert 0 < len(piece) <= most
+        shards.append(fill_rows(pools, lambda i: examples[i], shape))
+    assert sorted(i for shard in shards for i in shard) == list(range(len(examples)))
+    for shard in shards:
+        assert 0 < len(shard) <= most
         room, count = [20] * rows, [0] * rows
         for lengths, places in zip(
-            [examples[i] for i in piece],
-            place_texts([examples[i] for i in piece], shape),
+            [examples[i] for i in shard],
+            place_texts([examples[i] for i in shard], shape),
             strict=True,
         ):
             for length, row in zip(lengths, places, strict=True):
@@ -161,7 +161,7 @@ def test_an_example_too_big_for_the_rows_is_named():
         fill_rows([deque([0, 1])], lambda i: [19, 19, 19], PackShape(2, 20, 6, 4))
 
 
-def test_config_says_what_is_wrong():
+def test_config_errors():
     with pytest.raises(ValueError, match="the same length"):
         DataConfig(length_boundaries=(10, 20), batch_sizes=(1,))
     with pytest.raises(ValueError, match="must increase"):

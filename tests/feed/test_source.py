@@ -15,7 +15,7 @@ from m3jax import pretrained, sharding
 from m3jax.config import DataConfig, LossConfig
 from m3jax.feed.layout import text_key
 from m3jax.feed.source import BatchSource, Shard
-from m3jax.train.objectives import objective
+from m3jax.train.objectives import ObjectiveOptions, objective
 from m3jax.train.prefetch import host_batches, place, process_shard
 from m3jax.types import TextBatch, TrainBatch
 
@@ -52,25 +52,25 @@ def equal(a, b) -> bool:
     )
 
 
-def glued(batches):
+def concatenated(batches):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
 
 @pytest.mark.parametrize("batching", BATCHING)
 def test_one_two_and_four_processes_see_the_same_batches(model, batching):
-    whole = make_source(model, shard=Shard(0, 1, 8), batching=batching)
+    single = make_source(model, shard=Shard(0, 1, 8), batching=batching)
     for processes in (2, 4):
         shards = [
             make_source(model, shard=Shard(i, processes, 8), batching=batching)
             for i in range(processes)
         ]
         for step in range(7):
-            assert equal(whole.batch(step), glued([shard.batch(step) for shard in shards]))
+            assert equal(single.batch(step), concatenated([each.batch(step) for each in shards]))
 
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 1000), st.integers(0, 20), st.sampled_from(BATCHING), st.integers(0, 1))
-def test_a_new_feed_goes_on_where_another_stopped(model, seed, stop, batching, process):
+def test_a_new_source_resumes_where_another_stopped(model, seed, stop, batching, process):
     options = {"count": 30, "seed": seed, "batching": batching, "shard": Shard(process, 2, 2)}
     unstopped = make_source(model, **options)
     batches = [unstopped.batch(step) for step in range(stop + 3)]
@@ -86,19 +86,21 @@ def test_an_epoch_holds_every_example_with_its_own_passages(model, batching):
     for step in range(len(source.plan(0).groups)):
         batch = source.batch(step)
         assert isinstance(batch, TrainBatch)
-        real = np.asarray(batch.targets.is_real)
+        is_real = np.asarray(batch.targets.is_real)
         shape = source.shape(step)
         assert batch.queries.token_ids.shape == (shape.queries, shape.query_width)
         assert batch.passages.token_ids.shape == (shape.queries * 3, shape.passage_width)
-        asked = [text_of(model, row) for row in batch.queries.token_ids[real]]
-        told = [text_of(model, row) for row in batch.passages.token_ids]
-        for query, group in zip(asked, np.array(told, object).reshape(-1, 3)[real], strict=True):
+        queries = [text_of(model, row) for row in batch.queries.token_ids[is_real]]
+        passages = [text_of(model, row) for row in batch.passages.token_ids]
+        for query, group in zip(
+            queries, np.array(passages, object).reshape(-1, 3)[is_real], strict=True
+        ):
             number = query.split()[1]
             assert group[0].split()[:2] in (["a", number], ["b", number])
             assert [t.split()[:2] for t in group[1:]] == [["negative", number]] * 2
             assert group[1] != group[2]
             seen.append(int(number))
-        assert not batch.queries.lengths[~real].any()
+        assert not batch.queries.lengths[~is_real].any()
     assert sorted(seen) == list(range(43))
 
 
@@ -127,7 +129,7 @@ def test_packed_rows_give_the_loss_and_gradients_of_padded_ones(model, sizes):
 
     def run(batch, mesh):
         def loss(params):
-            return objective(params, batch, model.config, config, 0, mesh=mesh)
+            return objective(params, batch, ObjectiveOptions(model.config, config, mesh=mesh), 0)
 
         params = jax.tree.map(np.asarray, model.params)  # on whichever devices the mesh has
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -141,7 +143,7 @@ def test_packed_rows_give_the_loss_and_gradients_of_padded_ones(model, sizes):
 
 
 @pytest.mark.parametrize("scored", [False, True])
-def test_fillings_change_neither_loss_nor_gradients(model, scored):
+def test_padding_queries_change_neither_loss_nor_gradients(model, scored):
     """A batch of 5 in a shape of 8 is a batch of 5."""
     config = LossConfig(self_distill_start=0, flops=0.1, l1=0.1, symmetric=not scored)
     full, filled = (
@@ -162,7 +164,7 @@ def test_fillings_change_neither_loss_nor_gradients(model, scored):
 
     def run(batch):
         def loss(params):
-            return objective(params, batch, model.config, config, 0)
+            return objective(params, batch, ObjectiveOptions(model.config, config), 0)
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
 
@@ -187,7 +189,7 @@ def test_teacher_scores_go_with_their_passages(model):
         np.testing.assert_allclose(batch.targets.teacher_scores[row], want, rtol=1e-6)
 
 
-def test_scores_of_some_passages_only_are_not_taken(model):
+def test_incomplete_teacher_scores_are_ignored(model):
     examples = [
         dataclasses.replace(e, negative_scores=None) for e in make_examples(16, 4, scored=True)
     ]
@@ -254,14 +256,14 @@ def test_equal_texts_share_a_key():
     assert len(keys) >= 19_998 and 0 <= min(keys) and max(keys) < 2**31
 
 
-def test_batch_sizes_must_divide_by_the_devices(model):
+def test_batch_sizes_must_be_divisible_by_the_devices(model):
     with pytest.raises(ValueError, match="not divisible by the 3 devices"):
         make_source(model, shard=Shard(0, 1, 3))
     with pytest.raises(ValueError, match="no examples"):
         BatchSource(in_memory([], model.tokenizer), model.tokenizer, CONFIG)
 
 
-def test_few_shapes(model):
+def test_number_of_shapes(model):
     source = make_source(model, count=400)
     shapes = {source.shape(step) for step in range(len(source.plan(0).groups))}
     assert len(shapes) <= 3 * 4
@@ -270,7 +272,7 @@ def test_few_shapes(model):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_come_in_order_from_any_step_on(model, workers):
+def test_batches_are_in_order_from_any_step(model, workers):
     source = make_source(model, count=30)
     want = [source.batch(step) for step in range(2, 6)]
     got = list(host_batches(source, 2, 6, workers=workers))

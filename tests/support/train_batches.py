@@ -7,12 +7,14 @@ from support.tiny import TEXTS
 from m3jax.config import LossConfig
 from m3jax.text.batches import rows_of_tokens
 from m3jax.train.objectives import (
+    ObjectiveOptions,
     TrainBatch,
     objective,
-    passage_keys,
 )
 from m3jax.types import Targets
 
+CONTRASTIVE = LossConfig(heads=("dense",), self_distill=False)
+HEAD_ONLY = LossConfig(heads=("sparse", "colbert"), fix_encoder=True)
 FINETUNE = LossConfig(self_distill_start=0, mask_duplicates=False, padding_competes=True)
 
 
@@ -35,8 +37,16 @@ def make_batch(model, queries=4, group=2, teacher=False, in_batch=True) -> Train
     )
 
 
-def value_and_grad(model, batch, config, **options):
+def passage_keys(texts: list[str]) -> np.ndarray:
+    """Equal numbers for equal texts, for `Targets.passage_keys`."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int32)
+
+
+def value_and_grad(model, batch, config, **more):
+    options = ObjectiveOptions(model.config, config, **more)
+
     def loss(params):
-        return objective(params, batch, model.config, config, 0, **options)
+        return objective(params, batch, options, 0)
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)

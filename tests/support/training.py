@@ -4,7 +4,7 @@ import json
 
 from support.examples_in_memory import make_examples
 
-from m3jax.train.report import read_metrics
+from m3jax.train.run_log import read_metrics
 
 
 def write_examples(path, count=40, negatives=2):

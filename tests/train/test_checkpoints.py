@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or put aside, and readable on another mesh."""
+"""Checkpoints of a run: intact or moved to damaged/, and readable on another mesh."""
 
 import gc
 import logging
@@ -37,7 +37,7 @@ def restored(directory, like=None):
     return found
 
 
-def test_the_newest_comes_back_with_its_metadata(tmp_path):
+def test_the_newest_checkpoint_is_restored_with_its_metadata(tmp_path):
     assert restored(tmp_path) is None
     save(tmp_path, [1, 2, 3, 4], keep=2)
     found = restored(tmp_path)
@@ -50,7 +50,7 @@ def test_the_newest_comes_back_with_its_metadata(tmp_path):
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
-def test_another_mesh_reads_it(tmp_path, sizes):
+def test_a_checkpoint_is_restored_on_another_mesh(tmp_path, sizes):
     save(tmp_path, [5])
     devices = jax.devices()[: int(np.prod(sizes))]
     mesh = sharding.make_mesh(*sizes, devices=devices)
@@ -61,7 +61,7 @@ def test_another_mesh_reads_it(tmp_path, sizes):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
-def test_damage_is_seen_and_the_one_before_is_used(tmp_path, caplog, damage):
+def test_damage_is_detected_and_the_previous_checkpoint_is_used(tmp_path, caplog, damage):
     save(tmp_path, [1, 2])
     files = [p for p in (tmp_path / "checkpoints" / "2").rglob("*") if p.is_file()]
     largest = max(files, key=lambda p: p.stat().st_size)
@@ -84,7 +84,7 @@ def test_damage_is_seen_and_the_one_before_is_used(tmp_path, caplog, damage):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_unsealed_truncated_one_is_put_aside_too(tmp_path):
+def test_a_truncated_checkpoint_without_digests_is_moved_too(tmp_path):
     save(tmp_path, [1, 2])
     (tmp_path / "seals" / "2.json").unlink()
     for path in (tmp_path / "checkpoints" / "2").rglob("*"):
@@ -95,16 +95,16 @@ def test_an_unsealed_truncated_one_is_put_aside_too(tmp_path):
     gc.collect()  # Orbax drops reads it had begun when one fails
 
 
-def test_nothing_whole_and_another_model_say_so(tmp_path):
+def test_only_damaged_checkpoints_and_another_model_are_errors(tmp_path):
     save(tmp_path, [1])
     for sealed in (True, False):  # a killed run leaves its newest one unsealed
         if not sealed:
             (tmp_path / "seals" / "1.json").unlink()
-        with pytest.raises(ValueError, match="of another model or optimiser: .*table"):
+        with pytest.raises(ValueError, match="belongs to a different model or optimizer: .*table"):
             restored(tmp_path, state_of(0, size=128))
         assert (tmp_path / "checkpoints" / "1").is_dir()
     for path in (tmp_path / "checkpoints" / "1").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(ValueError, match="no checkpoint under"):
+    with pytest.raises(ValueError, match="all checkpoints under .* are damaged"):
         restored(tmp_path)

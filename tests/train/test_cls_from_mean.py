@@ -12,12 +12,12 @@ from m3jax.cli.main import main
 from m3jax.model.heads import normalize, pool
 from m3jax.model.m3 import hidden_states
 from m3jax.text.batches import rows_of_tokens
-from m3jax.train.cls_from_mean import cls_from_mean
+from m3jax.train.cls_from_mean import CLSFromMeanOptions, distill_mean_pooling
 
 WORDS = "the cat dog fox owl ant bee cow emu sat on mat".split()
 
 
-def test_cls_learns_the_centred_mean_and_what_is_frozen_stays(tmp_path):
+def test_cls_learns_the_centered_mean_and_frozen_parameters_do_not_change(tmp_path):
     write_tiny_model(tmp_path / "plain", heads=False)
     model = pretrained.load(tmp_path / "plain")
     random = np.random.default_rng(0)
@@ -37,16 +37,14 @@ def test_cls_learns_the_centred_mean_and_what_is_frozen_stays(tmp_path):
         return float(np.mean(cosines))
 
     losses = []
-    after = cls_from_mean(
+    options = CLSFromMeanOptions(freeze_layers=1, width=32, rows=4, learning_rate=3e-3)
+    after = distill_mean_pooling(
         model.params,
         model.config,
         model.tokenizer,
         texts,
-        freeze_layers=1,
-        width=32,
-        rows=4,
-        learning_rate=3e-3,
-        tell=lambda step, steps, loss: losses.append((step, steps, loss)),
+        options,
+        progress=lambda step, steps, loss: losses.append((step, steps, loss)),
     )
     assert agreement(after) > agreement(model.params) + 0.2
     assert [step for step, _, _ in losses] == list(range(1, losses[0][1] + 1))
@@ -60,7 +58,7 @@ def test_cls_learns_the_centred_mean_and_what_is_frozen_stays(tmp_path):
         else:
             assert same.all(), path
     with pytest.raises(ValueError, match="do not fill one step"):
-        cls_from_mean(model.params, model.config, model.tokenizer, texts[:3])
+        distill_mean_pooling(model.params, model.config, model.tokenizer, texts[:3])
 
 
 def test_init_heads_trains_the_upper_half_and_fits_token_weights(tmp_path, capsys):

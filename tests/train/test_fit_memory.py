@@ -11,9 +11,7 @@ from m3jax import pretrained, sharding
 from m3jax.cli.main import main
 from m3jax.config import DataConfig, LossConfig, RetroMAEConfig, StepConfig, TrainConfig
 from m3jax.train import fit_memory, setup
-from m3jax.train.gradcache import parts_of
-
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+from m3jax.train.gradcache import num_microbatches
 
 DATA = DataConfig(
     group_size=2,
@@ -49,7 +47,7 @@ def planned(monkeypatch):
         alive = tokens
         if config.step.split != "none":
             rows = local * config.data.group_size
-            alive = rows // parts_of(rows, widths[1], 1, config.step.sub_tokens) * widths[1]
+            alive = rows // num_microbatches(rows, widths[1], 1, config.step.sub_tokens) * widths[1]
         total = 100_000 + 1000 * alive + 8 * tokens + local**2
         return fit_memory.Memory(total, total - 100_000, 100_000)
 
@@ -58,11 +56,15 @@ def planned(monkeypatch):
 
 
 @pytest.mark.parametrize("allowed", [0.4e6, 2e6, 11e6, 40e6])
-def test_the_largest_batches_that_fit_are_found_in_few_tries(planned, model, mesh, allowed):
+def test_the_largest_batches_that_fit_are_found_with_few_compilations(
+    planned, model, mesh, allowed
+):
     lines = []
-    fitted, sizes = fit_memory.fit(PLAIN, model, mesh, allowed / fit_memory.SHARE, lines.append)
+    fitted, sizes = fit_memory.fit(
+        PLAIN, model, mesh, allowed / fit_memory.MEMORY_FRACTION, lines.append
+    )
     made = len(planned)
-    assert made <= 2 * (2 + fit_memory.TRIES) and len(lines) == 2
+    assert made <= 2 * (2 + fit_memory.MAX_TRIES) and len(lines) == 2
     for group, (batch, size) in enumerate(zip(fitted.data.batch_sizes, sizes, strict=True)):
         widths = 16, DATA.length_boundaries[group]
 
@@ -70,21 +72,21 @@ def test_the_largest_batches_that_fit_are_found_in_few_tries(planned, model, mes
             return fit_memory.step_memory(PLAIN, model, mesh, batch, widths).total
 
         assert size.memory == taken(batch) <= allowed
-        assert taken(batch + 1) > allowed or taken(batch) >= fit_memory.NEAR * allowed
+        assert taken(batch + 1) > allowed or taken(batch) >= fit_memory.TOLERANCE * allowed
     assert fitted.data.batch_sizes[0] >= fitted.data.batch_sizes[1]
 
 
-def test_what_fits_is_left_as_it_is(planned, model, mesh):
+def test_batch_sizes_that_fit_are_unchanged(planned, model, mesh):
     fitted, sizes = fit_memory.fit(PLAIN, model, mesh, 1e12)
     assert fitted == PLAIN and [size.batch for size in sizes] == [512, 512]
     assert len(planned) == 2
 
 
-def test_parts_shrink_before_batches_do(planned, model, mesh):
+def test_micro_batches_shrink_before_batches_do(planned, model, mesh):
     one = fit_memory.fit(PLAIN, model, mesh, 3e6)[0]
     many, sizes = fit_memory.fit(CACHED, model, mesh, 3e6)
     assert 64 <= many.step.sub_tokens < 4096
-    assert all(size.rows * size.edge <= many.step.sub_tokens for size in sizes)
+    assert all(size.rows * size.length <= many.step.sub_tokens for size in sizes)
     assert many.data.batch_sizes[1] > 2 * one.data.batch_sizes[1]
     assert fit_memory.fit(CACHED, model, mesh, 1e12)[0] == CACHED
 
@@ -97,7 +99,7 @@ def test_devices_share_a_batch(planned, model):
     assert fitted.data.batch_sizes[1] >= 7 * alone.data.batch_sizes[1]
 
 
-def test_too_little_memory_and_packed_rows_are_told(planned, model, mesh):
+def test_too_little_memory_and_packed_rows_are_errors(planned, model, mesh):
     with pytest.raises(ValueError, match="data.length_boundaries 32: the smallest batch takes"):
         fit_memory.fit(PLAIN, model, mesh, 1000.0)
     packed = dataclasses.replace(PLAIN, data=dataclasses.replace(DATA, batching="packed"))
@@ -105,13 +107,13 @@ def test_too_little_memory_and_packed_rows_are_told(planned, model, mesh):
         fit_memory.fit(packed, model, mesh, 1e9)
 
 
-def test_memory_is_spelt_in_several_ways():
+def test_units_of_memory():
     assert fit_memory.device_memory("80GB") == fit_memory.device_memory("80e9") == 80e9
     assert fit_memory.device_memory("1.5gib") == 1.5 * (1 << 30)
     for wrong in ("many", "-1GB", "0", "nan", "GB"):
-        with pytest.raises(ValueError, match="--fit-memory takes"):
+        with pytest.raises(ValueError, match="--fit-memory must be"):
             fit_memory.device_memory(wrong)
-    with pytest.raises(ValueError, match="does not tell its memory"):
+    with pytest.raises(ValueError, match="does not report its memory"):
         fit_memory.device_memory("auto")
 
 
@@ -129,7 +131,7 @@ def test_plain_texts_have_a_plan_too(model, mesh):
     assert many.total > few.total
 
 
-def test_a_run_goes_on_with_the_sizes_it_found(planned, tiny_dir, tmp_path, monkeypatch, capsys):
+def test_a_resumed_run_keeps_its_batch_sizes(planned, tiny_dir, tmp_path, monkeypatch, capsys):
     devices = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda: devices)
     write_examples(tmp_path / "pairs.jsonl")
@@ -155,13 +157,13 @@ def test_a_run_goes_on_with_the_sizes_it_found(planned, tiny_dir, tmp_path, monk
         "1MB",
     ]
     assert main(arguments) == 0
-    assert 'the same without a search: --set "data.batch_sizes=(' in capsys.readouterr().out
+    assert 'to skip this search: --set "data.batch_sizes=(' in capsys.readouterr().out
     kept = json.loads((tmp_path / "run" / "sizes.json").read_text())
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["data"]["batch_sizes"] == kept["batch_sizes"] != [512]
     tried = len(planned)
     assert main(arguments) == 0
-    assert "sizes from" in capsys.readouterr().out and len(planned) == tried
-    assert "data" not in setup.FREE  # what was found decides the result: resuming checks it
+    assert "batch sizes from" in capsys.readouterr().out and len(planned) == tried
+    assert "data" not in setup.RESUMABLE_FIELDS  # batch sizes determine the results
     assert main([*arguments[:-1], "1kB"]) == 1
-    assert "--fit-memory takes" in capsys.readouterr().err
+    assert "--fit-memory must be" in capsys.readouterr().err

@@ -161,6 +161,5 @@ def test_ten_steps_equal_the_reference(tiny_dir, tmp_path):
         "decay": ten_steps.OPTIMIZER.weight_decay,
     }
     want = in_flagembedding(LOOP, directory, content, tmp_path)
-    with jax.numpy_dtype_promotion("standard"):
-        ours = ten_steps.our_losses(model, batches, "none")
+    ours = ten_steps.our_losses(model, batches, "none")
     np.testing.assert_allclose(ours, want, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""A batch in parts is the batch: loss, metrics and every gradient."""
+"""Micro-batches give the loss, metrics and gradients of the batch."""
 
 import functools
 
@@ -11,7 +11,8 @@ from m3jax import sharding
 from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig, StepConfig
 from m3jax.model.families import param_sharding
 from m3jax.sharding import flatten
-from m3jax.train.gradcache import Setting, loss_and_gradients, parts_of, split_objective
+from m3jax.train.gradcache import loss_and_gradients, num_microbatches, split_objective
+from m3jax.train.objectives import ObjectiveOptions
 from m3jax.train.optimizer import join_params, split_params
 from m3jax.train.prefetch import place
 
@@ -19,9 +20,12 @@ FINETUNE = LossConfig(self_distill_start=0)
 
 
 def run(model, batch, split, loss=FINETUNE, mesh=None, key=None, sub_tokens=130):
-    """Loss, metrics and gradients; "parts" is the plain computation with the parts' dropout."""
-    step = StepConfig(split="none" if split == "parts" else split, sub_tokens=sub_tokens)
-    setting = Setting(model.config, loss, step, ComputeConfig(), mesh)
+    """Loss, metrics and gradients.
+
+    "microbatches" is the plain computation with the dropout masks of the micro-batches.
+    """
+    step = StepConfig(split="none" if split == "microbatches" else split, sub_tokens=sub_tokens)
+    options = ObjectiveOptions(model.config, loss, step, ComputeConfig(), mesh)
     params = jax.tree.map(np.asarray, model.params)
     if mesh is not None:
         params = sharding.map_params(
@@ -34,12 +38,12 @@ def run(model, batch, split, loss=FINETUNE, mesh=None, key=None, sub_tokens=130)
     @jax.jit
     def compute(trained, frozen, batch):
         join = functools.partial(join_params, frozen=frozen)
-        if split == "parts":
+        if split == "microbatches":
             return jax.value_and_grad(
-                lambda t: split_objective(join(t), batch, setting, 0, key, remat=False),
+                lambda t: split_objective(join(t), batch, options, 0, key, remat=False),
                 has_aux=True,
             )(trained)
-        return loss_and_gradients(trained, join, batch, setting, 0, key)
+        return loss_and_gradients(options, trained, join, batch, 0, key)
 
     return compute(trained, frozen, batch)
 
@@ -59,10 +63,10 @@ def same(got, want):
 
 
 @pytest.mark.parametrize(("teacher", "dropout"), [(False, True), (True, False)])
-def test_parts_and_cache_equal_the_plain_step(model, teacher, dropout):
+def test_remat_and_cached_equal_the_plain_step(model, teacher, dropout):
     batch = make_batch(model, 4, 2, teacher)
     key = jax.random.key(3) if dropout else None
-    want = run(model, batch, "parts" if dropout else "none", key=key)
+    want = run(model, batch, "microbatches" if dropout else "none", key=key)
     for split in ("remat", "cached"):
         same(run(model, batch, split, key=key), want)
 
@@ -76,10 +80,10 @@ def test_dropout_follows_the_key(model):
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1)])
 def test_on_other_meshes(model, sizes):
-    test_on_a_mesh_too(model, sizes)
+    test_on_a_mesh(model, sizes)
 
 
-def test_on_a_mesh_too(model, sizes=(2, 2, 2)):
+def test_on_a_mesh(model, sizes=(2, 2, 2)):
     batch = make_batch(model, 8, 2)
     want = run(model, batch, "none")
     for split in ("remat", "cached"):
@@ -98,11 +102,11 @@ def test_every_objective(model, loss):
     same(run(model, batch, "cached", loss), run(model, batch, "none", loss))
 
 
-def test_how_many_parts():
-    assert parts_of(64, 512, 1, 16_384) == 2  # 32 rows of 512
-    assert parts_of(64, 512, 8, 16_384) == 1
-    assert parts_of(6, 8192, 1, 1000) == 6  # a row is never cut
-    assert parts_of(10, 100, 1, 300) == 5  # 3 rows would do, but 10 divides by 2
+def test_number_of_micro_batches():
+    assert num_microbatches(64, 512, 1, 16_384) == 2  # 32 rows of 512
+    assert num_microbatches(64, 512, 8, 16_384) == 1
+    assert num_microbatches(6, 8192, 1, 1000) == 6  # a row is never cut
+    assert num_microbatches(10, 100, 1, 300) == 5  # 3 rows would do, but 10 divides by 2
 
 
 def test_packed_rows_are_refused(model):

@@ -28,9 +28,7 @@ from m3jax.config import (
 )
 from m3jax.sharding import flatten
 from m3jax.train import loop, setup
-from m3jax.train.report import read_metrics
-
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+from m3jax.train.run_log import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +69,20 @@ def config(tiny_dir, files):
     )
 
 
-def run(config, workdir, evaluate=None):
+def run(config, workdir, evaluate=None, wrap_update=lambda update: update):
     workdir.mkdir(exist_ok=True)
     config, prepared = setup.prepare(config, workdir)
+    trainer = prepared.trainer._replace(update=wrap_update(prepared.trainer.update))
+    prepared = dataclasses.replace(prepared, trainer=trainer)
     return loop.train(config, prepared, workdir, evaluate)
 
 
 @pytest.fixture(scope="module")
 def unbroken(config, tmp_path_factory):
-    """The losses of the whole run on one device."""
+    """The losses of an uninterrupted run on one device."""
     workdir = tmp_path_factory.mktemp("unbroken")
     first = jax.devices()[:1]
-    with pytest.MonkeyPatch.context() as few, jax.numpy_dtype_promotion("standard"):
+    with pytest.MonkeyPatch.context() as few:
         few.setattr(jax, "devices", lambda: first)
         run(config, workdir)
     return losses(workdir)
@@ -91,7 +91,7 @@ def unbroken(config, tmp_path_factory):
 @pytest.mark.usefixtures("one_device")
 def test_a_run_leaves_a_model_curves_and_metrics(config, tmp_path):
     stopped = run(config, tmp_path / "run")
-    assert stopped.whole and stopped.step == 6 and stopped.model is not None
+    assert stopped.finished and stopped.step == 6 and stopped.model is not None
     rows = read_metrics(tmp_path / "run")
     assert [row["step"] for row in rows] == list(range(6))
     wanted = {"loss", "nce/dense", "nce/sparse", "nce/colbert", "nce/fused", "accuracy/dense"}
@@ -105,13 +105,13 @@ def test_a_run_leaves_a_model_curves_and_metrics(config, tmp_path):
     assert 1e-4 < np.abs(before - after).max() < 1
     tuned = HeadWeights(dense=0.2, sparse=0.1, colbert=0.7)
     pretrained.write_fusion(stopped.model, "all", tuned)
-    assert run(config, tmp_path / "run").whole  # once more: nothing to do, and no harm
+    assert run(config, tmp_path / "run").finished  # once more: nothing to do, and no harm
     assert losses(tmp_path / "run") == [row["loss"] for row in rows]
     assert pretrained.read_fusion(stopped.model) == {"all": tuned}
 
 
 @pytest.mark.usefixtures("one_device")
-def test_the_loss_falls_on_what_it_sees(config, tmp_path):
+def test_the_loss_falls_on_training_data(config, tmp_path):
     config = dataclasses.replace(
         config, steps=30, save_every=0, loss=LossConfig(self_distill=False, temperature=0.2)
     )
@@ -125,24 +125,23 @@ class Killed(BaseException):
 
 
 @pytest.mark.usefixtures("one_device")
-def test_a_killed_run_goes_on_bit_for_bit(config, unbroken, tmp_path, monkeypatch):
-    update = setup.Run.update
+def test_a_killed_run_resumes_bit_for_bit(config, unbroken, tmp_path):
+    def dies(update):
+        def wrapped(state, batches, key):
+            if int(state.step) == 3:
+                raise Killed
+            return update(state, batches, key)
 
-    def dies(self, state, batches):
-        if int(state.step) == 3:
-            raise Killed
-        return update(self, state, batches)
+        return wrapped
 
-    with monkeypatch.context() as dying:
-        dying.setattr(setup.Run, "update", dies)
-        with pytest.raises(Killed):
-            run(config, tmp_path / "killed")
-    assert run(config, tmp_path / "killed").whole
+    with pytest.raises(Killed):
+        run(config, tmp_path / "killed", wrap_update=dies)
+    assert run(config, tmp_path / "killed").finished
     assert losses(tmp_path / "killed") == unbroken
 
 
 @pytest.mark.usefixtures("one_device")
-def test_sigterm_saves_and_the_same_command_goes_on(config, unbroken, tmp_path):
+def test_sigterm_saves_and_the_same_command_resumes(config, unbroken, tmp_path):
 
     def asks(model):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -150,9 +149,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(config, unbroken, tmp_path):
 
     config = dataclasses.replace(config, evaluate_every=3, evaluate_task="given")
     stopped = run(config, tmp_path / "stopped", asks)
-    assert (stopped.step, stopped.whole, stopped.model) == (3, False, None)
+    assert (stopped.step, stopped.finished, stopped.model) == (3, False, None)
     assert (tmp_path / "stopped" / "best" / "m3jax.json").is_file()
-    assert run(config, tmp_path / "stopped", lambda model: {"ndcg@10": 0.4}).whole
+    assert run(config, tmp_path / "stopped", lambda model: {"ndcg@10": 0.4}).finished
     assert losses(tmp_path / "stopped") == unbroken
     best = json.loads((tmp_path / "stopped" / "best.json").read_text())
     assert (best["step"], best["score"]) == (3, 0.5)
@@ -178,7 +177,7 @@ def test_a_run_moves_to_another_mesh(config, unbroken, tmp_path):
     half = dataclasses.replace(config, mesh=MeshConfig(data=4, tensor=2))
     asking = dataclasses.replace(half, evaluate_every=2, evaluate_task="given")
     assert run(asking, tmp_path / "moved", _ask_to_stop).step == 2
-    assert run(dataclasses.replace(config, mesh=MeshConfig(fsdp=8)), tmp_path / "moved").whole
+    assert run(dataclasses.replace(config, mesh=MeshConfig(fsdp=8)), tmp_path / "moved").finished
     np.testing.assert_allclose(losses(tmp_path / "moved"), unbroken, rtol=2e-4)
 
 
@@ -224,10 +223,10 @@ def test_retromae_learns_and_exports_an_encoder(config, files, tmp_path):
 @pytest.mark.usefixtures("one_device")
 def test_accumulation_keeps_its_own_negatives(config, tmp_path):
     """Two batches a step: the loss is the mean of what each alone gives to the same weights."""
-    whole = pretrained.load(config.model)  # the same weights give the same loss without dropout
-    encoder = dataclasses.replace(whole.config.encoder, dropout=0.0)
-    no_dropout = dataclasses.replace(whole.config, encoder=encoder)
-    pretrained.save(tmp_path / "model", dataclasses.replace(whole, config=no_dropout))
+    start = pretrained.load(config.model)  # the same weights give the same loss without dropout
+    encoder = dataclasses.replace(start.config.encoder, dropout=0.0)
+    no_dropout = dataclasses.replace(start.config, encoder=encoder)
+    pretrained.save(tmp_path / "model", dataclasses.replace(start, config=no_dropout))
     still = dataclasses.replace(
         config,
         model=str(tmp_path / "model"),
@@ -248,11 +247,11 @@ def test_accumulation_keeps_its_own_negatives(config, tmp_path):
 @pytest.mark.usefixtures("one_device")
 def test_another_config_or_other_data_is_refused(config, files, tmp_path):
     run(dataclasses.replace(config, steps=2), tmp_path / "run")
-    with pytest.raises(ValueError, match="another steps: 2 there, 6 here"):
+    with pytest.raises(ValueError, match="different steps: 2 there, 6 here"):
         run(config, tmp_path / "run")
     changed = dataclasses.replace(config, steps=2, optimizer=OptimizerConfig(learning_rate=9e-4))
     kept = (tmp_path / "run" / "config.json").read_text()
-    with pytest.raises(ValueError, match="another optimizer"):
+    with pytest.raises(ValueError, match="different optimizer"):
         run(changed, tmp_path / "run")
     assert (tmp_path / "run" / "config.json").read_text() == kept
     assert json.loads(kept)["optimizer"]["learning_rate"] == 1e-3
@@ -271,7 +270,7 @@ def test_data_that_has_changed_is_read_again(config, files, tmp_path):
     assert len(setup.prepare(config, tmp_path)[1].feed.examples) == 20
 
 
-def test_queries_without_any_negative_are_told(config, files, tmp_path):
+def test_queries_without_negatives_are_reported(config, files, tmp_path):
     rows = [json.loads(line) for line in (files / "pairs.jsonl").read_text().splitlines()][:20]
     for name, off in (("some", 5), ("all", 20)):
         alone = [
@@ -280,18 +279,18 @@ def test_queries_without_any_negative_are_told(config, files, tmp_path):
         path = tmp_path / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in alone))
         given = dataclasses.replace(config, train_data=(str(path),))
-        said: list[str] = []
+        messages: list[str] = []
         (tmp_path / name).mkdir()
         if name == "all":
-            with pytest.raises(ValueError, match="no example has a negative"):
+            with pytest.raises(ValueError, match="no example has negatives"):
                 setup.prepare(given, tmp_path / name)
         else:
-            setup.prepare(given, tmp_path / name, say=said.append)
-            assert any("5 of 20 examples teach nothing" in line for line in said)
+            setup.prepare(given, tmp_path / name, log=messages.append)
+            assert any("5 of 20 examples have a loss of 0" in line for line in messages)
 
 
 @pytest.mark.usefixtures("one_device")
-def test_no_number_stops_the_run_and_names_the_checkpoint(config, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_checkpoint(config, tmp_path):
     wild = dataclasses.replace(
         config,
         steps=40,
@@ -336,16 +335,16 @@ def test_the_command(config, files, tmp_path, tiny_dir, capsys):
     assert "no such file: none.py" in capsys.readouterr().err
 
 
-def test_a_run_too_short_for_self_distillation_is_told(config, tmp_path):
-    for start, steps, told in ((6, 6, True), (5, 6, False)):
-        said: list[str] = []
+def test_a_run_too_short_for_self_distillation_is_reported(config, tmp_path):
+    for start, steps, expected in ((6, 6, True), (5, 6, False)):
+        messages: list[str] = []
         loss = dataclasses.replace(config.loss, self_distill_start=start)
         short = dataclasses.replace(config, steps=steps, loss=loss)
-        setup.prepare(short, tmp_path, say=said.append)
-        assert any("would set in at step 6, but the run has 6" in line for line in said) == told
+        setup.prepare(short, tmp_path, log=messages.append)
+        assert any("starts at step 6, but the run has 6" in line for line in messages) == expected
 
 
-def test_too_long_and_wrong_data_are_told(config, files, tmp_path):
+def test_too_long_and_wrong_data_are_errors(config, files, tmp_path):
     long = dataclasses.replace(config, data=DataConfig(query_length=16, passage_length=8192))
     with pytest.raises(ValueError, match="extend-positions"):
         setup.prepare(long, tmp_path)

@@ -10,7 +10,7 @@ import optax
 import pytest
 import torch
 from support.torch_objective import torch_model, torch_scores_loss
-from support.train_batches import FINETUNE, make_batch, value_and_grad
+from support.train_batches import CONTRASTIVE, FINETUNE, HEAD_ONLY, make_batch, value_and_grad
 
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, LossConfig, OptimizerConfig
@@ -18,8 +18,7 @@ from m3jax.convert.names import to_torch
 from m3jax.model.heads import HEAD_PARAMETERS
 from m3jax.model.xlm_roberta import XLM_ROBERTA
 from m3jax.train.objectives import (
-    CONTRASTIVE,
-    HEAD_ONLY,
+    ObjectiveOptions,
     TrainBatch,
     dead_heads,
     objective,
@@ -27,7 +26,7 @@ from m3jax.train.objectives import (
 from m3jax.train.optimizer import (
     join_params,
     make_optimizer,
-    parts,
+    param_labels,
     split_params,
     training_compute,
 )
@@ -146,15 +145,17 @@ def test_head_only_leaves_the_encoder_alone(model):
 def test_distillation_starts_at_its_step(model):
     batch = make_batch(model)
     config = LossConfig(self_distill_start=5)
-    before, after = (objective(model.params, batch, model.config, config, s) for s in (4, 5))
+    before, after = (
+        objective(model.params, batch, ObjectiveOptions(model.config, config), s) for s in (4, 5)
+    )
     assert before[0] != after[0]
     never = dataclasses.replace(config, self_distill=False)
-    assert before[0] == objective(model.params, batch, model.config, never, 5)[0]
+    assert before[0] == objective(model.params, batch, ObjectiveOptions(model.config, never), 5)[0]
 
 
-def test_metrics_say_what_they_name(model):
+def test_values_of_metrics(model):
     batch = make_batch(model)
-    _, metrics = objective(model.params, batch, model.config, FINETUNE, 0)
+    _, metrics = objective(model.params, batch, ObjectiveOptions(model.config, FINETUNE), 0)
     for head in ("dense", "sparse", "colbert"):
         assert 0 <= metrics[f"accuracy/{head}"] <= 1
         assert {f"nce/{head}", f"kd/{head}", f"positive/{head}", f"negative/{head}"} <= set(metrics)
@@ -165,7 +166,7 @@ def test_metrics_say_what_they_name(model):
 def test_a_dying_sparse_head_is_reported(model):
     bias = {"bias": jnp.full(1, -1e3), "kernel": model.params["heads"]["sparse"]["kernel"]}
     params = model.params | {"heads": model.params["heads"] | {"sparse": bias}}
-    _, metrics = objective(params, make_batch(model), model.config, FINETUNE, 0)
+    _, metrics = objective(params, make_batch(model), ObjectiveOptions(model.config, FINETUNE), 0)
     (message,) = dead_heads({name: float(value) for name, value in metrics.items()})
     assert "0.00% of tokens" in message and "sparse head is dying" in message
     assert dead_heads({"sparse_active": 0.4}) == dead_heads({"loss": 1.0}) == []
@@ -182,12 +183,12 @@ def test_bfloat16_at_a_temperature_of_0_01_stays_finite(model):
 
 def test_regularisers_join_the_loss(model):
     batch = make_batch(model)
-    plain = objective(model.params, batch, model.config, FINETUNE, 0)[0]
+    plain = objective(model.params, batch, ObjectiveOptions(model.config, FINETUNE), 0)[0]
     for name in ("flops", "l1"):
         config = dataclasses.replace(FINETUNE, **{name: 0.5})
-        assert objective(model.params, batch, model.config, config, 0)[0] > plain
+        assert objective(model.params, batch, ObjectiveOptions(model.config, config), 0)[0] > plain
     config = dataclasses.replace(FINETUNE, matryoshka=(8, 16))
-    shorter = objective(model.params, batch, model.config, config, 0)[1]
+    shorter = objective(model.params, batch, ObjectiveOptions(model.config, config), 0)[1]
     assert shorter["nce/dense"] != plain and jnp.isfinite(shorter["nce/dense"])
 
 
@@ -201,16 +202,17 @@ def test_a_narrower_multi_vector_head_trains(tmp_path):
 
 
 def test_degenerate_batches_are_refused(model):
-    with pytest.raises(ValueError, match="no negative to learn from"):
-        objective(model.params, make_batch(model, 1, 1), model.config, FINETUNE, 0)
+    with pytest.raises(ValueError, match="has no negatives"):
+        objective(
+            model.params, make_batch(model, 1, 1), ObjectiveOptions(model.config, FINETUNE), 0
+        )
     batch = make_batch(model, 4, 2)
     short = batch._replace(passages=type(batch.passages)(*(x[:7] for x in batch.passages)))
-    with pytest.raises(ValueError, match="whole groups"):
-        objective(model.params, short, model.config, FINETUNE, 0)
+    with pytest.raises(ValueError, match="not a multiple"):
+        objective(model.params, short, ObjectiveOptions(model.config, FINETUNE), 0)
 
 
-@pytest.mark.usefixtures("standard_promotion")
-def test_each_part_has_its_learning_rate(model):
+def test_each_label_has_its_learning_rate(model):
     grads = jax.tree.map(jnp.ones_like, model.params)
     config = OptimizerConfig(
         learning_rate=1e-3, sparse_rate=10.0, colbert_rate=0.0, weight_decay=0.0, clip_norm=0.0
@@ -218,13 +220,12 @@ def test_each_part_has_its_learning_rate(model):
     optimizer = make_optimizer(config)
     updates, _ = optimizer.update(grads, optimizer.init(model.params), model.params)
     sizes = {p: float(jnp.abs(u).max()) for p, u in sharding.flatten(cast(dict, updates)).items()}
-    for path, part in sharding.flatten(parts(model.params)).items():
-        want = {"other": 1e-3, "sparse": 1e-2, "colbert": 0.0}[part]
+    for path, label in sharding.flatten(param_labels(model.params)).items():
+        want = {"other": 1e-3, "sparse": 1e-2, "colbert": 0.0}[label]
         assert sizes[path] == pytest.approx(want, rel=1e-4), path
 
 
-@pytest.mark.usefixtures("standard_promotion")
-def test_frozen_parts_stay_and_biases_do_not_decay(model):
+def test_frozen_parameters_do_not_change_and_biases_do_not_decay(model):
     config = OptimizerConfig(learning_rate=1.0, weight_decay=0.1)
     trained, frozen = split_params(model.params, config, HEAD_ONLY)
     assert set(frozen) == {"encoder"} and set(trained) == {"heads"}
@@ -234,8 +235,8 @@ def test_frozen_parts_stay_and_biases_do_not_decay(model):
     for path, update in sharding.flatten(cast(dict, updates)).items():
         decays = path in ("heads/colbert/kernel", "heads/sparse/kernel")
         assert bool((update != 0).any()) == decays, path
-    whole = sharding.flatten(join_params(trained, frozen))
-    assert whole.keys() == sharding.flatten(model.params).keys()
+    joined = sharding.flatten(join_params(trained, frozen))
+    assert joined.keys() == sharding.flatten(model.params).keys()
 
 
 def backward_lengths(jaxpr) -> set[int]:
@@ -269,11 +270,9 @@ def test_frozen_layers_cost_no_gradient_and_change_none(model, dropout):
             return objective(
                 join_params(trained, frozen),
                 batch,
-                noisy,
-                FINETUNE,
+                ObjectiveOptions(noisy, FINETUNE, compute=compute),
                 0,
-                compute=compute,
-                dropout_key=key,
+                key,
             )[0]
 
         return jax.jit(jax.value_and_grad(loss))
@@ -295,7 +294,6 @@ def test_frozen_layers_cost_no_gradient_and_change_none(model, dropout):
     assert training_compute(plain, OptimizerConfig(freeze_layers=2)) == plain  # words still train
 
 
-@pytest.mark.usefixtures("standard_promotion")
 def test_a_few_steps_lower_the_loss(model):
     batch = make_batch(model, 4, 2)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3))
@@ -303,7 +301,7 @@ def test_a_few_steps_lower_the_loss(model):
     @jax.jit
     def step(params, state, number):
         (loss, _), grads = jax.value_and_grad(objective, has_aux=True)(
-            params, batch, model.config, FINETUNE, number
+            params, batch, ObjectiveOptions(model.config, FINETUNE), number
         )
         updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state, loss

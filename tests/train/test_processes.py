@@ -56,9 +56,9 @@ def start(arguments: list[str], workdir: Path, *more: str, devices: int = 1) -> 
 
 
 def finish(process: subprocess.Popen) -> str:
-    told, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, told[-4000:]
-    return told
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output[-4000:]
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_two_processes_of_four_devices_give_the_losses_of_one(arguments, unbroke
         )
         for i in range(2)
     ]
-    told = [finish(process) for process in two]
-    assert "12 steps done" in told[0] and "12 steps done" not in told[1]
+    outputs = [finish(process) for process in two]
+    assert "12 steps done" in outputs[0] and "12 steps done" not in outputs[1]
     assert len(unbroken) == STEPS
     np.testing.assert_allclose(losses(tmp_path / "run"), unbroken, rtol=2e-4)
     assert (tmp_path / "run" / "model" / "m3jax.json").is_file()

@@ -25,6 +25,7 @@ from m3jax.text.batches import rows_of_tokens
 from m3jax.text.packing import pack_texts
 from m3jax.train.retromae import (
     MaskedTokens,
+    Masks,
     loss_of_masks,
     mask_tokens,
     most_masked,
@@ -84,7 +85,7 @@ def whole(seen):
 
 def value_and_grad(model, batch, tokens, visible, compute=PLAIN):
     def loss(params):
-        return loss_of_masks(params, batch, tokens, visible, model.config, CONFIG, compute=compute)
+        return loss_of_masks(params, batch, Masks(tokens, visible), model.config, CONFIG, compute)
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
 
@@ -271,7 +272,7 @@ def test_every_token_is_masked_equally_often(model):
 
 
 @pytest.mark.parametrize(("width", "texts"), [(64, 1), (8192, 1), (8192, 5)])
-def test_what_a_row_of_the_decoder_sees(width, texts):
+def test_the_attention_mask_of_the_decoder(width, texts):
     batch = random_batch(width, rows=2, texts=texts, real=0.9)
     columns = np.arange(1, width, 1 if width < 100 else 199).astype(np.int32)
     visible = visible_context(jnp.asarray(batch.segment_ids), 0.5, KEY)
@@ -295,7 +296,7 @@ def test_what_a_row_of_the_decoder_sees(width, texts):
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.7])
-def test_the_share_that_the_decoder_does_not_see_is_its_ratio(ratio):
+def test_the_decoder_mask_ratio(ratio):
     batch = random_batch(1000, rows=2)
     visible = visible_context(jnp.asarray(batch.segment_ids), ratio, KEY)
     seen = np.asarray(jax.jit(visible)(np.arange(1, 21, dtype=np.int32)))
@@ -310,7 +311,7 @@ def test_masks_are_functions_of_the_key(model, batch):
     assert (one.masked != other.masked).any() and (seen != other_seen).any()
 
 
-def test_chunked_logits_equal_all_of_them(model):
+def test_chunked_logits_equal_unchunked_ones(model):
     rng = np.random.default_rng(0)
     hidden = jnp.asarray(rng.normal(size=(3, 25, 32)).astype(np.float32))
     labels = jnp.asarray(rng.integers(0, 606, (3, 25)).astype(np.int32))
@@ -349,7 +350,7 @@ def test_accuracy_counts_the_best_guess(model):
     assert accuracy == pytest.approx(2 / 3)
 
 
-def test_a_token_reaches_only_the_rows_that_see_it(model):
+def test_a_token_affects_only_the_queries_that_attend_to_it(model):
     """Bit for bit. Its own row least of all: there is no way but the text's embedding."""
     batch = random_batch(32, texts=2)
     _, seen = draw(model.config, batch)
@@ -376,7 +377,7 @@ def test_a_token_reaches_only_the_rows_that_see_it(model):
     np.testing.assert_array_equal(moved, np.arange(32) >= 16)  # the text's embedding, every row
 
 
-def test_the_encoder_does_not_see_what_it_has_to_guess(model, batch):
+def test_the_encoder_does_not_see_the_masked_tokens(model, batch):
     """With no random and no kept tokens, what stood under <mask> makes no difference."""
     config = dataclasses.replace(CONFIG, mask_share=1.0, random_share=0.0)
     tokens = mask_tokens(batch, model.config, config, KEY)
@@ -426,7 +427,7 @@ def test_the_decoder_may_start_as_the_last_layer(model):
     )
 
 
-def test_an_m3_model_does_not_notice_the_extra_parts(model, batch):
+def test_an_m3_model_ignores_the_extra_parameters(model, batch):
     plain = {name: model.params[name] for name in ("encoder", "heads")}
     a, b = encode_batch(model.params, batch, model.config), encode_batch(plain, batch, model.config)
     assert (a.dense == b.dense).all()

@@ -1,4 +1,4 @@
-"""What a run tells of itself."""
+"""Run logging: files, console, curves, FLOPs."""
 
 import json
 
@@ -8,10 +8,10 @@ import pytest
 
 from m3jax.config import EncoderConfig
 from m3jax.text.batches import rows_of_tokens
-from m3jax.train.report import (
+from m3jax.train.run_log import (
     RunLog,
     draw_curves,
-    keep_before,
+    drop_from,
     peak_flops,
     read_metrics,
     tokens_of,
@@ -20,48 +20,48 @@ from m3jax.train.report import (
 
 
 def test_steps_are_lines_and_a_resumed_run_replaces_those_it_repeats(tmp_path):
-    report = RunLog(tmp_path, steps=5, quiet=True)
+    run_log = RunLog(tmp_path, steps=5, quiet=True)
     for step in range(4):
-        report.record(step, {"loss": 1.0 / (step + 1)})
-    report.close()
+        run_log.record(step, {"loss": 1.0 / (step + 1)})
+    run_log.close()
     with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as stream:
         stream.write('{"step": 4, "lo')  # killed while it wrote
-    report = RunLog(tmp_path, steps=5, start=2, quiet=True)
-    report.record(2, {"loss": 9.0})
-    report.close()
+    run_log = RunLog(tmp_path, steps=5, start=2, quiet=True)
+    run_log.record(2, {"loss": 9.0})
+    run_log.close()
     assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [
         (0, 1.0),
         (1, 0.5),
         (2, 9.0),
     ]
-    keep_before(tmp_path / "none.jsonl", 3)
+    drop_from(tmp_path / "none.jsonl", 3)
     assert any((tmp_path / "tensorboard").iterdir())
 
 
 def test_other_processes_write_nothing(tmp_path):
-    report = RunLog(tmp_path, steps=5, quiet=True, keeps=False)
-    report.record(0, {"loss": 1.0})
-    report.say("nothing")
-    report.close()
+    run_log = RunLog(tmp_path, steps=5, quiet=True, write_files=False)
+    run_log.record(0, {"loss": 1.0})
+    run_log.log("nothing")
+    run_log.close()
     assert not list(tmp_path.iterdir())
 
 
-def test_curves_are_a_picture(tmp_path):
+def test_curves_are_plotted(tmp_path):
     """And the backend stays, on which a notebook's own figures depend."""
     matplotlib.use("svg")
-    report = RunLog(tmp_path, steps=60, quiet=True)
+    run_log = RunLog(tmp_path, steps=60, quiet=True)
     for step in range(60):
-        report.record(step, {"loss": 5 / (step + 1), "nce/dense": 1.0, "accuracy/dense": 0.5})
-    report.close()
+        run_log.record(step, {"loss": 5 / (step + 1), "nce/dense": 1.0, "accuracy/dense": 0.5})
+    run_log.close()
     path = draw_curves(tmp_path)
     assert path is not None and path.read_bytes().startswith(b"\x89PNG")
     assert matplotlib.get_backend() == "svg"
 
 
 def test_the_terminal_names_every_head(tmp_path, capsys):
-    report = RunLog(tmp_path, steps=10)
-    report.show(4, {"loss": 1.25, "nce/dense": 0.5, "nce/sparse": 2.0, "padding": 0.25})
-    report.close()
+    run_log = RunLog(tmp_path, steps=10)
+    run_log.print_step(4, {"loss": 1.25, "nce/dense": 0.5, "nce/sparse": 2.0, "padding": 0.25})
+    run_log.close()
     line = " ".join(capsys.readouterr().err.split())
     assert "step 5/10 loss 1.2500 dense 0.500 sparse 2.000 padding 25%" in line
 
@@ -76,7 +76,7 @@ def test_operations_and_tokens_by_hand():
 
 
 def test_lines_are_json(tmp_path):
-    report = RunLog(tmp_path, steps=1, quiet=True)
-    report.record(0, {"loss": np.float32(2.5)})
-    report.close()
+    run_log = RunLog(tmp_path, steps=1, quiet=True)
+    run_log.record(0, {"loss": np.float32(2.5)})
+    run_log.close()
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 0, "loss": 2.5}

@@ -1,7 +1,4 @@
-"""What a run tells: one line of JSON a step, TensorBoard, and a terminal that can be read.
-
-Numbers are fetched from the device some steps late, so that reporting never makes it wait.
-"""
+"""Run logging: metrics.jsonl (one line per step), TensorBoard, console and loss curves."""
 
 import json
 import math
@@ -18,7 +15,7 @@ from m3jax.config import EncoderConfig
 from m3jax.io.atomic import replace_file
 from m3jax.types import TextBatch, TrainBatch
 
-# bfloat16 operations a second of one device, without sparsity, from the makers' data sheets.
+# Peak dense bfloat16 FLOP/s of one device, from the vendors' data sheets.
 PEAKS = {
     "H200": 989e12,
     "H100": 989e12,
@@ -35,37 +32,43 @@ FILE = "metrics.jsonl"
 
 
 class RunLog:
-    """The record of one run under `directory`; a resumed run goes on in the same files.
+    """The log of a run in `directory`. A resumed run appends to the same files.
 
-    `keeps` says whether anything is written to files: of many processes one alone does.
+    `start` is the first step to log; lines of later steps are dropped. `quiet` disables the
+    console, `write_files` the files: only one process writes them.
     """
 
     def __init__(
-        self, directory: Path, steps: int, start: int = 0, quiet: bool = False, keeps: bool = True
+        self,
+        directory: Path,
+        steps: int,
+        start: int = 0,
+        quiet: bool = False,
+        write_files: bool = True,
     ):
         self.directory = directory
         self.steps = steps
         self._console = Console(quiet=quiet, highlight=False, stderr=True)
-        self._begun = time.monotonic()
+        self._start_time = time.monotonic()
         self._start = start
-        if keeps:
-            keep_before(directory / FILE, start)
-        self._file = open(directory / FILE if keeps else os.devnull, "a", encoding="utf-8")
-        self._board = _tensorboard(directory / "tensorboard", start) if keeps else None
+        if write_files:
+            drop_from(directory / FILE, start)
+        self._file = open(directory / FILE if write_files else os.devnull, "a", encoding="utf-8")
+        self._board = _tensorboard(directory / "tensorboard", start) if write_files else None
 
     def record(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes the numbers of one step."""
+        """Writes the metrics of one step to the files."""
         line = {"step": step} | {name: float(value) for name, value in values.items()}
         self._file.write(json.dumps(line) + "\n")
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
-    def show(self, step: int, values: Mapping[str, Any]) -> None:
-        """A line of the terminal: where the run stands, and the losses of each head."""
+    def print_step(self, step: int, values: Mapping[str, Any]) -> None:
+        """Prints one line: the step, the losses per head, the speed and the time left."""
         self._file.flush()
         done = step + 1 - self._start
-        left = (time.monotonic() - self._begun) / max(done, 1) * (self.steps - step - 1)
+        left = (time.monotonic() - self._start_time) / max(done, 1) * (self.steps - step - 1)
         parts = [f"step {step + 1}/{self.steps}", f"loss {values['loss']:.4f}"]
         parts += [
             f"{name.split('/')[1]} {value:.3f}"
@@ -80,20 +83,20 @@ class RunLog:
             parts.append(f"padding {values['padding']:.0%}")
         self._console.print("  ".join([*parts, f"{_clock(left)} left"]))
 
-    def say(self, message: str) -> None:
-        """A sentence for the terminal."""
+    def log(self, message: str) -> None:
+        """Prints a message to the console."""
         self._file.flush()
         self._console.print(message)
 
     def close(self) -> None:
-        """Everything to the disk."""
+        """Flushes and closes all files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def tokens_of(batch: TrainBatch | TextBatch) -> tuple[int, int, int]:
-    """(real tokens, sum of their texts' squared lengths, places in the rows) of a host's batch."""
+    """(tokens, sum of squared text lengths, tokens including padding) of a batch on the host."""
     if isinstance(batch, TextBatch):
         sides = [batch]
     elif batch.packed is not None:
@@ -105,30 +108,30 @@ def tokens_of(batch: TrainBatch | TextBatch) -> tuple[int, int, int]:
 
 
 def training_flops(encoder: EncoderConfig, tokens: int | float, squares: int | float) -> float:
-    """Operations that texts of so many tokens need, forward and backward (3 x forward).
+    """Model FLOPs of a forward and a backward pass (3 times the forward pass).
 
-    A layer takes 8 d^2 + 4 d f a token for its matrices and 4 d times the text's length for
-    attention; padding and recomputation count nothing.
+    Per token, a layer takes 8 d^2 + 4 d f for its matrices and 4 d times the length of the text for
+    attention. `squares` is the sum of squared text lengths. Padding and recomputation are excluded.
     """
     d, f = encoder.hidden_size, encoder.intermediate_size
     return 3.0 * encoder.layers * ((8 * d * d + 4 * d * f) * tokens + 4 * d * squares)
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """What one device can do, where it is known."""
-    found = [peak for name, peak in PEAKS.items() if name in device_kind]
-    return found[0] if found else None
+    """Peak FLOP/s of one device, or None if unknown."""
+    matches = [peak for name, peak in PEAKS.items() if name in device_kind]
+    return matches[0] if matches else None
 
 
-def keep_before(path: Path, step: int) -> None:
-    """Drops the lines of steps from `step` on: a run that lost them does them again."""
+def drop_from(path: Path, step: int) -> None:
+    """Deletes the lines of `step` and later steps, which the resumed run repeats."""
     if not path.is_file():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             values = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a run that was killed
+        except json.JSONDecodeError:  # the last line of a killed run
             continue
         if values.get("step", math.inf) < step:
             kept.append(line + "\n")
@@ -137,15 +140,15 @@ def keep_before(path: Path, step: int) -> None:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The steps of a run, in order."""
+    """The metrics of a run, one dict per line."""
     text = (directory / FILE).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
 def draw_curves(directory: Path) -> Path | None:
-    """The losses and accuracies of a run as a picture; None without matplotlib or any step."""
+    """Plots losses and accuracies to curves.png; None without matplotlib or without steps."""
     try:
-        from matplotlib.figure import Figure  # not pyplot: a notebook's own figures stay inline
+        from matplotlib.figure import Figure  # not pyplot, which would change a notebook's backend
     except ImportError:
         return None
     rows = read_metrics(directory)
@@ -168,14 +171,14 @@ def draw_curves(directory: Path) -> Path | None:
 
 
 def _smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """A running mean over a fiftieth of the run."""
+    """Running mean over 1/50 of the run."""
     window = max(1, len(points) // 50)
     values = np.convolve([p[1] for p in points], np.ones(window) / window, mode="valid")
     return list(zip([p[0] for p in points][window - 1 :], values.tolist(), strict=True))
 
 
 def _tensorboard(directory: Path, start: int) -> Any:
-    """A writer where the package is there; a run does not fail for want of it."""
+    """A TensorBoard writer, or None if tensorboardX is not installed."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
