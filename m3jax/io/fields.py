@@ -76,15 +76,15 @@ def from_json(cls: type[Config], values: dict[str, Any]) -> Config:
     return cls(**{name: _coerce(value, hints[name], name) for name, value in values.items()})
 
 
-def current_name(cls: type, name: str, value: Any) -> tuple[str, Any]:
+def current_field(cls: type, name: str, value: Any) -> tuple[str, Any]:
     """The current name and value of a field of `cls` (see `RENAMED`)."""
     new, new_values = getattr(cls, "RENAMED", {}).get(name, (name, {}))
     return new, new_values.get(value, value) if isinstance(value, str) else value
 
 
 def _current(cls: type, name: str, value: Any, prefix: str) -> tuple[str, Any]:
-    """`current_name`; logs a warning if `name` is a former one."""
-    new, value = current_name(cls, name, value)
+    """`current_field`; logs a warning if `name` is a former one."""
+    new, value = current_field(cls, name, value)
     if new != name:
         log.warning("%s%s is deprecated, use %s%s", prefix, name, prefix, new)
     return new, value

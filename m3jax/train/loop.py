@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 
 from m3jax import pretrained
 from m3jax.config import DataConfig, TrainConfig
-from m3jax.io.fields import current_name
+from m3jax.io.fields import current_field
 from m3jax.train.checkpoints import Checkpoints
 from m3jax.train.objectives import dead_heads
 from m3jax.train.prefetch import host_batches, place
@@ -131,7 +131,7 @@ def _restored(checkpoints: Checkpoints, run: Run, config: TrainConfig) -> tuple[
     state, metadata = restored
     stored = metadata["decides"]
     # Runs of earlier releases have former field names.
-    stored["data"] = dict(current_name(DataConfig, *item) for item in stored["data"].items())
+    stored["data"] = dict(current_field(DataConfig, *item) for item in stored["data"].items())
     differs = sorted(
         name
         for name, value in _metadata(config, run)["decides"].items()

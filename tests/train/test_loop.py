@@ -265,9 +265,9 @@ def test_data_that_has_changed_is_read_again(config, files, tmp_path):
     for count in (10, 20):
         pairs.write_text("".join(lines[:count]))
         _, prepared = setup.prepare(config, tmp_path)
-        assert len(prepared.feed.examples) == count
+        assert len(prepared.batch_source.examples) == count
     pairs.unlink()  # what was built serves
-    assert len(setup.prepare(config, tmp_path)[1].feed.examples) == 20
+    assert len(setup.prepare(config, tmp_path)[1].batch_source.examples) == 20
 
 
 def test_queries_without_negatives_are_reported(config, files, tmp_path):
