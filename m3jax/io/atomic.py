@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 
 @contextlib.contextmanager
@@ -48,15 +48,8 @@ def new_file(path: Path | str, replace: bool = False) -> Iterator[Callable[[str]
     path = Path(path)
     if path.exists() and not replace:
         raise FileExistsError(f"{path} already exists; name a new file or remove it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with contextlib.ExitStack() as stack:
-            raw = stack.enter_context(open(scratch, "wb"))
-            yield stack.enter_context(_text_writer(raw, path.suffix)).write
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with replace_file(path, "wb") as raw, _text_writer(raw, path.suffix) as stream:
+        yield stream.write
 
 
 @contextlib.contextmanager
@@ -83,7 +76,7 @@ def write_json(path: Path | str, values: Any, **options: Any) -> None:
         stream.write(text + "\n")
 
 
-def _text_writer(raw: BinaryIO, suffix: str) -> io.TextIOWrapper:
+def _text_writer(raw: IO[bytes], suffix: str) -> io.TextIOWrapper:
     stream: Any = raw
     if suffix == ".gz":
         # Without a name and a time stamp in the header, equal contents are equal files.
