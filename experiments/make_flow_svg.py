@@ -2,7 +2,7 @@
 
     python experiments/make_flow_svg.py
 
-The same file every time. Colours follow the reader's light or dark mode.
+The output is deterministic. Colours follow the light or dark mode of the browser.
 """
 
 import argparse
@@ -52,10 +52,18 @@ BOXES = [
     Box("teacher", 732, 258, 212, "teacher", "their weighted sum, no gradient"),
 ]
 FORMULAS = [("dense", "e_q · e_p"), ("sparse", "Σ w_q w_p"), ("colbert", "mean max E_q·E_p")]
-ARROWS = [("texts", "encoder"), ("encoder", "dense"), ("encoder", "sparse"),
-          ("encoder", "colbert"), ("dense", "search"), ("sparse", "search"),
-          ("colbert", "search"), ("examples", "train"), ("train", "losses"),
-          ("losses", "teacher")]  # fmt: skip
+ARROWS = [
+    ("texts", "encoder"),
+    ("encoder", "dense"),
+    ("encoder", "sparse"),
+    ("encoder", "colbert"),
+    ("dense", "search"),
+    ("sparse", "search"),
+    ("colbert", "search"),
+    ("examples", "train"),
+    ("train", "losses"),
+    ("losses", "teacher"),
+]
 
 
 def main() -> None:
@@ -68,7 +76,7 @@ def main() -> None:
 
 
 def picture() -> str:
-    """The whole SVG."""
+    """The SVG as text."""
     boxes = {box.name: box for box in BOXES}
     title = "One encoder gives three representations; their sum ranks, and teaches each head"
     parts = [
@@ -101,20 +109,20 @@ def arrow(first: Box, second: Box) -> str:
     """From the right side of one to the left side of the other."""
     x, y = first.x + first.width, first.y + HEIGHT // 2
     to_x, to_y = second.x - 2, second.y + HEIGHT // 2
-    bend = to_x - 34  # turn late: what is written along the line stays readable
+    bend = to_x - 34  # turn late, so that the text along the line stays readable
     path = f"M{x} {y}H{bend}C{bend + 18} {y} {to_x - 18} {to_y} {to_x} {to_y}"
     return f'<path class="line" marker-end="url(#tip)" d="{path}"/>'
 
 
 def formula(box: Box, text: str) -> str:
-    """What the score is, beside the line that leaves the box, where it does not bend."""
+    """The formula of the score, along the straight part of the line that leaves the box."""
     below = box.name == "colbert"
     x, y = box.x + box.width + 6, box.y + HEIGHT // 2 + (16 if below else -6)
     return f'<text class="formula" x="{x}" y="{y}">{escape(text)}</text>'
 
 
 def back(first: Box, second: Box) -> str:
-    """The teacher's way back to the heads."""
+    """The arrow from the teacher back to the heads."""
     x, to_x = first.x + first.width // 2, second.x + second.width // 2
     y = first.y + HEIGHT
     low = y + 24

@@ -2,9 +2,9 @@
 
     python experiments/make_notebooks.py [NAME.py ...] [--model MODEL]
 
-Needs the extras `notebooks`, `search`, `evaluate`, `torch`. Each notebook runs from top to bottom
-in a copy of the folder, without the cell that installs; what it prints and draws is kept, nothing
-that differs from one run to the next beside it (times, identifiers).
+Needs the extras `notebooks`, `search`, `evaluate`, `torch`. Each notebook is executed in a copy of
+its directory, without the cell that installs packages. Its outputs are stored, but no execution
+times or random identifiers.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-SECONDS = 1200  # a cell
-MOVING = re.compile(r".*\r(?!\n)")  # lines of progress that were written over
+SECONDS = 1200  # timeout of a cell
+OVERWRITTEN = re.compile(r".*\r(?!\n)")  # lines of progress bars
 
 
 def main() -> None:
-    """Every notebook, or those named."""
+    """Executes and writes every notebook, or those named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", type=Path)
-    parser.add_argument("--model", help="in place of the notebooks' own")
+    parser.add_argument("--model", help="replaces MODEL in the notebooks")
     options = parser.parse_args()
     import jupytext
 
@@ -38,13 +38,13 @@ def main() -> None:
 
 
 def executed(source: Path, model: str | None = None):
-    """The notebook of a source with its outputs; raises CellExecutionError where a cell fails."""
+    """The notebook of a source with its outputs. Raises CellExecutionError if a cell fails."""
     import jupytext
     import nbclient
 
     notebook = jupytext.read(source)
     for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number}"  # else a new one each time
+        cell["id"] = f"cell-{number}"  # the default is random
         if model:
             cell.source = re.sub(r'^MODEL = ".*?"', f"MODEL = {model!r}", cell.source)
     installing = [cell for cell in notebook.cells if "install" in cell.metadata.get("tags", ())]
@@ -56,9 +56,12 @@ def executed(source: Path, model: str | None = None):
         folder.mkdir()
         shutil.copytree(ROOT / "configs", Path(scratch) / "configs")
         client = nbclient.NotebookClient(
-            notebook, timeout=SECONDS, kernel_name="python3",
-            resources={"metadata": {"path": str(folder)}}, record_timing=False,
-        )  # fmt: skip
+            notebook,
+            timeout=SECONDS,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            record_timing=False,
+        )
         client.execute()
     for cell in installing:
         cell.source = kept[id(cell)]
@@ -71,16 +74,18 @@ def executed(source: Path, model: str | None = None):
 
 
 def _tidy(output, scratch: str):
-    """Without progress that was written over, and without the names of this machine's folders."""
+    """An output without progress bars and absolute paths."""
 
     def clean(text: str) -> str:
-        return MOVING.sub("", text).replace(scratch, "..").replace(str(ROOT.resolve()), "m3jax")
+        return (
+            OVERWRITTEN.sub("", text).replace(scratch, "..").replace(str(ROOT.resolve()), "m3jax")
+        )
 
     if "text" in output:
         output["text"] = clean(output["text"])
-    for kind, value in output.get("data", {}).items():
-        if kind.startswith("text/"):
-            output["data"][kind] = clean(value)
+    for mime_type, value in output.get("data", {}).items():
+        if mime_type.startswith("text/"):
+            output["data"][mime_type] = clean(value)
     return output
 
 

@@ -2,7 +2,8 @@
 
     python experiments/make_sample_corpus.py --data DATA
 
-DATA holds train/*.jsonl.gz. Passages are taken whole, in the order of a seeded hash; seconds.
+DATA holds train/*.jsonl.gz. Passages are not truncated; they are chosen in the order of a seeded
+hash. Takes seconds.
 """
 
 import argparse
@@ -58,33 +59,33 @@ def grams(text: str, size: int) -> set[str]:
 
 def read(path: Path) -> list[dict]:
     """A file's usable passages in hash order, those with usable questions first."""
-    found: dict[str, dict] = {}
+    entries: dict[str, dict] = {}
     for row in map(json.loads, gzip.open(path, "rt", encoding="utf-8")):
         text, query = row["pos"][0], row["query"]
         fits = len(text) in CHARS and len(text.encode()) <= BYTES and not re.search(NOISE, text)
         if row["source"] in ROWS and fits and all(map(PROSE.search, text.splitlines(True))):
             key = row["id"][:-1] if row["source"] == "gnomehelp" else text  # one page, any language
-            entry = found.setdefault(key, row | {"key": key, "text": text, "asks": []})
+            entry = entries.setdefault(key, row | {"key": key, "text": text, "asks": []})
             name = set(re.findall(r"[A-Za-z]\w{2,}", query)) & set(re.findall(r"\w+", text))
             good = len(query.encode()) in ASKS and QUESTION.search(query)
             entry["asks"] += [query] if good and (name or "pos_lang" not in row) else []
-    digest = {key: hashlib.sha256(f"{SEED} {key}".encode()).hexdigest() for key in found}
-    return sorted(found.values(), key=lambda entry: (not entry["asks"], digest[entry["key"]]))
+    digest = {key: hashlib.sha256(f"{SEED} {key}".encode()).hexdigest() for key in entries}
+    return sorted(entries.values(), key=lambda entry: (not entry["asks"], digest[entry["key"]]))
 
 
-def pick(entries: list[dict], wanted: int, taken: dict[str, set[str]]) -> list[dict]:
-    """The first passages that are no near-duplicates of one in `taken`, which grows by them."""
+def pick(entries: list[dict], count: int, taken: dict[str, set[str]]) -> list[dict]:
+    """The first passages that are no near-duplicates of one in `taken`; adds them to it."""
     chosen = []
     for entry in [entry for entry in entries if entry["key"] not in taken]:
         new = grams(entry["text"], 5)
-        if len(chosen) < wanted and all(len(new & o) < SAME * len(new | o) for o in taken.values()):
+        if len(chosen) < count and all(len(new & o) < SAME * len(new | o) for o in taken.values()):
             chosen.append(entry)
             taken[entry["key"]] = new
     return chosen
 
 
 def ask(entry: dict) -> tuple[bool, str]:
-    """Whether a passage's questions say too little, and the one that says most."""
+    """Whether a passage's questions are too general, and its most specific question."""
     shared = {q: len(grams(q, 3) & grams(entry["text"], 3)) / len(q) for q in entry["asks"]}
     best = max(shared, key=lambda query: (min(shared[query], SHARED), len(query)))
     return shared[best] < SHARED, best
@@ -93,7 +94,7 @@ def ask(entry: dict) -> tuple[bool, str]:
 def main() -> None:
     """Writes corpus.jsonl, queries.jsonl and ATTRIBUTION.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds train/")
+    parser.add_argument("--data", type=Path, required=True, help="the directory that holds train/")
     parser.add_argument("--output", type=Path, default=Path("m3jax/assets/sample"))
     args = parser.parse_args()
     corpus, queries, counts, taken = [], [], Counter(), {}

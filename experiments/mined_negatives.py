@@ -1,13 +1,13 @@
-"""Mined against random negatives: how hard they are, and what a short fine-tune makes of them.
+"""Mined and random negatives: their scores, and the models that a short fine-tuning gives.
 
     python experiments/mined_negatives.py --model DIR --data TRAIN --eval EVAL [--steps 100]
 
-DIR is a multilingual E5 model (Hugging Face layout; mean pooling, "query: " and "passage: " in
-front of texts); TRAIN holds training files and EVAL tasks of BEIR's layout. Examples of two
-languages get negatives of their own language: mined (ranks 11 to 110, below 95 % of the positive's
-score) or at random from all ranks. Both train the dense head for the same steps with the same
-seeds (configs/mini/finetune.py), and nDCG@10 is measured on two small tasks. Run again after a
-stop, it goes on. Writes experiments/results/mined_negatives.*. Half an hour on 2 busy cores
+DIR is a multilingual E5 model (Hugging Face layout; mean pooling, instructions "query: " and
+"passage: "); TRAIN holds training files and EVAL tasks in BEIR's layout. Examples of two languages
+get negatives of the same language: mined (ranks 11 to 110, below 95 % of the positive's score) or
+random from all ranks. Both train the dense head with the same steps and seeds
+(configs/mini/finetune.py); nDCG@10 is measured on two small tasks. The same command continues after
+an interruption. Writes experiments/results/mined_negatives.*. Half an hour on 2 busy cores
 (--examples 800 --steps 60).
 """
 
@@ -15,37 +15,43 @@ import argparse
 import gzip
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-CONFIG = Path(__file__).parents[1] / "configs" / "mini" / "finetune.py"
+from settings import CONFIGS, RESULTS, run
+
 FILES = ("qa_de_mlqa", "qa_ja_jaquad")
 TASKS = ("qa/ja", "xquad/de")
-FIELDS = ("pooling=mean", 'loss.heads=("dense",)', "loss.self_distill=False",
-          "data.one_source=False", "data.group_size=4", "data.query_length=48",
-          "data.batch_sizes=(8,8,8)", "data.passage_length=96")  # fmt: skip
+FIELDS = (
+    "pooling=mean",
+    'loss.heads=("dense",)',
+    "loss.self_distill=False",
+    "data.one_source=False",
+    "data.group_size=4",
+    "data.query_length=48",
+    "data.batch_sizes=(8,8,8)",
+    "data.passage_length=96",
+)
+VARIANTS = ("mined", "random")
 LENGTH = 96  # tokens of a passage, in mining, training and evaluation
 
 
 def main() -> None:
-    """Mines, trains each variant, measures, writes."""
+    """Mines, trains and measures each variant; writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model", required=True)
-    add("--data", required=True, help="a folder of training files")
-    add("--eval", required=True, help="a folder of task families")
+    add("--data", required=True, help="a directory of training files")
+    add("--eval", required=True, help="a directory of task families")
     add("--examples", type=int, default=1000, help="of each language")
     add("--steps", type=int, default=100)
     add("--seeds", type=int, default=1)
     add("--max-queries", type=int, default=300)
-    add("--name", help="of the model in the table (default: its folder's)")
-    add("--work", default="build/mined_negatives")
+    add("--name", help="of the model in the table (default: its directory's)")
+    add("--workdir", default="build/mined_negatives")
     add("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    work = Path(options.work)
+    work = Path(options.workdir)
     work.mkdir(parents=True, exist_ok=True)
     train = work / "train.jsonl"
     if not train.is_file():
@@ -54,20 +60,22 @@ def main() -> None:
         key: getattr(options, key) for key in ("examples", "steps", "seeds", "max_queries")
     }
     result |= {"model": options.name or Path(options.model).name, "negatives": {}, "ndcg": {}}
-    for kind in ("mined", "random"):
-        result["negatives"][kind] = negatives(kind, options.model, train, work, options.results)
+    for variant in VARIANTS:
+        result["negatives"][variant] = negatives(
+            variant, options.model, train, work, options.results
+        )
     write(result, options.results)
     models = {"before": options.model}
     for seed in range(options.seeds):
-        for kind in ("mined", "random"):
-            models[f"{kind} {seed}"] = fine_tune(options, work, kind, seed)
+        for variant in VARIANTS:
+            models[f"{variant} {seed}"] = fine_tune(options, work, variant, seed)
     for name, model in models.items():
         result["ndcg"][name] = measure(model, options, work / "eval")
         write(result, options.results)
 
 
 def write_sample(folder: Path, path: Path, count: int) -> None:
-    """`count` examples of each file by a fixed seed, with E5's words in front of every text."""
+    """Samples `count` examples of each file with a fixed seed and prepends E5's instructions."""
     rows = []
     for name in FILES:
         with gzip.open(folder / f"{name}.jsonl.gz", "rt", encoding="utf-8") as stream:
@@ -79,45 +87,53 @@ def write_sample(folder: Path, path: Path, count: int) -> None:
     path.write_text("".join(rows), encoding="utf-8")
 
 
-def negatives(kind: str, model: str, train: Path, work: Path, results: Path) -> dict[str, Any]:
-    """A file of examples with their negatives, and what their scores are."""
-    report = work / f"{kind}.json"
+def negatives(variant: str, model: str, train: Path, work: Path, results: Path) -> dict[str, Any]:
+    """Writes examples with their negatives; returns the scores of positives and negatives."""
+    report = work / f"{variant}.json"
     if not report.is_file():
-        (work / f"{kind}.jsonl").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "m3jax", "mine", "--model", model, "--pooling", "mean"]
-        command += ["--input", str(train), "--output", str(work / f"{kind}.jsonl")]
-        command += ["--same-language", "--passage-length", str(LENGTH)]
-        command += ["--workdir", str(work / "w")]
-        command += ["--report", str(report), "--allow-small-pool"]
-        # A random passage: any rank will do.
-        how = ["--range", "0-1000000"]
-        if kind == "mined":
+        output = work / f"{variant}.jsonl"
+        output.unlink(missing_ok=True)
+        choice: dict[str, Any] = {"range": "0-1000000"}  # a random passage may have any rank
+        if variant == "mined":
             picture = results / "mined_negatives.png"
             picture.unlink(missing_ok=True)
-            how = ["--range", "10-110", "--max-positive-ratio", "0.95", "--plot", str(picture)]
-        subprocess.run([*command, *how], check=True)
-    found = json.loads(report.read_text(encoding="utf-8"))
+            choice = {"range": "10-110", "max_positive_ratio": 0.95, "plot": picture}
+        run(
+            *("mine", "--same-language", "--allow-small-pool"),
+            model=model,
+            pooling="mean",
+            input=train,
+            output=output,
+            passage_length=LENGTH,
+            workdir=work / "w",
+            report=report,
+            **choice,
+        )
+    values = json.loads(report.read_text(encoding="utf-8"))
     names = ("queries", "negatives", "queries_with_fewer_than_asked", "dropped", "scores")
-    return {name: found[name] for name in names}
+    return {name: values[name] for name in names}
 
 
-def fine_tune(options: argparse.Namespace, work: Path, kind: str, seed: int) -> str:
-    """`m3jax train`, as a user runs it; the model's directory."""
-    run = work / f"run-{kind}-{seed}"
-    command = [sys.executable, "-m", "m3jax", "train", "--config", str(CONFIG)]
-    command += ["--model", options.model, "--data", str(work / f"{kind}.jsonl")]
-    for field in (*FIELDS, f"steps={options.steps}", f"seed={seed}", f"data.seed={seed}"):
-        command += ["--set", field]
-    if not (run / "model").is_dir():
-        subprocess.run([*command, "--workdir", str(run)], check=True)
-    return str(run / "model")
+def fine_tune(options: argparse.Namespace, work: Path, variant: str, seed: int) -> str:
+    """Runs `m3jax train`; returns the model's directory."""
+    workdir = work / f"run-{variant}-{seed}"
+    if not (workdir / "model").is_dir():
+        run(
+            "train",
+            config=CONFIGS / "mini" / "finetune.py",
+            model=options.model,
+            data=work / f"{variant}.jsonl",
+            workdir=workdir,
+            set=[*FIELDS, f"steps={options.steps}", f"seed={seed}", f"data.seed={seed}"],
+        )
+    return str(workdir / "model")
 
 
 def measure(model: str, options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """nDCG@10 in percent of the dense head by task."""
+    """Task -> nDCG@10 of the dense head in percent."""
     from m3jax import M3Embedder
-    from m3jax.evaluate.protocol import Settings
-    from m3jax.evaluate.run import evaluate
+    from m3jax.evaluate.options import EvaluationOptions
+    from m3jax.evaluate.run import evaluate_model
     from m3jax.evaluate.tasks import read_task
 
     tasks = [
@@ -127,23 +143,31 @@ def measure(model: str, options: argparse.Namespace, folder: Path) -> dict[str, 
     embedder = M3Embedder.from_pretrained(
         model, pooling="mean", query_instruction="query: ", passage_instruction="passage: "
     )
-    settings = Settings(methods=("dense",), passage_length=LENGTH, store="needed")
-    results = evaluate(embedder, tasks, folder, settings)
+    evaluation_options = EvaluationOptions(
+        methods=("dense",), passage_length=LENGTH, store="needed"
+    )
+    results = evaluate_model(embedder, tasks, folder, evaluation_options)
     return {result.task: round(100 * result.measures[result.primary], 2) for result in results}
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    """The numbers, and two tables of them."""
+    """Writes the numbers as JSON and as two tables."""
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     (folder / "mined_negatives.json").write_text(text, encoding="utf-8")
-    lines = [f"{result['model']}, {result['examples']} examples of each language. Mean scores of "
-             "the dense head:\n", "| positives | mined | random |", "|---|---|---|"]  # fmt: skip
-    mined, chance = (result["negatives"][kind]["scores"] for kind in ("mined", "random"))
-    means = (mined["positive"]["mean"], mined["mined"]["mean"], chance["mined"]["mean"])
+    lines = [
+        f"Mean dense scores, {result['model']}, {result['examples']} examples of each language:\n",
+        "| positives | mined | random |",
+        "|---|---|---|",
+    ]
+    mined, randomly = (result["negatives"][variant]["scores"] for variant in VARIANTS)
+    means = (mined["positive"]["mean"], mined["mined"]["mean"], randomly["mined"]["mean"])
     lines.append(f"| {' | '.join(f'{mean:.3f}' for mean in means)} |")
     if result["ndcg"]:
-        lines += [f"\nnDCG@10 after {result['steps']} steps (negatives, seed):\n",
-                  f"| | {' | '.join(TASKS)} |", f"|---|{'---|' * len(TASKS)}"]  # fmt: skip
+        lines += [
+            f"\nnDCG@10 in percent after {result['steps']} steps, by negatives and seed:\n",
+            f"| | {' | '.join(TASKS)} |",
+            f"|---|{'---|' * len(TASKS)}",
+        ]
         for name, row in result["ndcg"].items():
             lines.append(f"| {name} | {' | '.join(f'{row[task]:.1f}' for task in TASKS)} |")
     (folder / "mined_negatives.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
-"""The three stages on real data at the size of two CPU cores: does each loss fall?
+"""The three training stages on real data, scaled to two CPU cores: does each loss fall?
 
     python experiments/mini_stages.py --model DIR --data TRAIN [--steps 200]
 
-DIR is a small encoder with M3 heads (`m3jax convert init-heads`), TRAIN a folder of training files.
-Each stage is `m3jax train` with its config under configs/mini/, from the same model; this checks
-the machinery of each, not a recipe. Run again after a stop, it goes on. Writes
-experiments/results/mini_stages.json and mini_stages_STAGE.png. An hour on 2 cores.
+DIR is a small encoder with M3 heads (`m3jax convert init-heads`), TRAIN a directory of training
+files. Each stage is `m3jax train` with its config of configs/mini/, from the same model; this tests
+the implementation of each stage, not a recipe. The same command continues after an interruption.
+Writes experiments/results/mini_stages.json and mini_stages_STAGE.png. An hour on 2 cores.
 """
 
 import argparse
@@ -15,43 +15,49 @@ import os
 import platform
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from settings import CONFIGS, RESULTS, run
 
 from m3jax.train.run_log import read_metrics
 
-RESULTS = Path(__file__).parent / "results"
-CONFIGS = Path(__file__).parents[1] / "configs" / "mini"
-# Files by stage, and fields that make a step small enough.
+# Stage -> (its files, fields that make its steps small).
 STAGES = {
     "retromae": ("qa_*.jsonl.gz", []),
     "contrastive": ("par_*.jsonl.gz", ["data.batch_sizes=(16,12,8)"]),
-    "finetune": ("qa_*.jsonl.gz", ["data.passage_length=128", "data.length_boundaries=(64,128)",
-                                   "data.batch_sizes=(12,8)"]),
-}  # fmt: skip
-FIRST = 20  # steps whose mean is compared with the last ones'
+    "finetune": (
+        "qa_*.jsonl.gz",
+        ["data.passage_length=128", "data.length_boundaries=(64,128)", "data.batch_sizes=(12,8)"],
+    ),
+}
+FIRST = 20  # steps whose mean loss is compared with that of the last 20
 
 
 def main() -> None:
-    """Trains each stage, keeps its curves and the means of its first and last losses."""
+    """Trains each stage; writes its curves and the means of its first and last losses."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True, help="a folder of training files")
+    parser.add_argument("--data", required=True, help="a directory of training files")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--examples", type=int, default=6000, help="a random sample for each stage")
-    parser.add_argument("--work", default="build/mini_stages")
-    parser.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=tuple(STAGES),
-                        help="the results of others stay as they are")  # fmt: skip
+    parser.add_argument("--workdir", default="build/mini_stages")
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        choices=tuple(STAGES),
+        default=tuple(STAGES),
+        help="default: all; the results of the others are kept",
+    )
     options = parser.parse_args()
-    work = Path(options.work)
+    work = Path(options.workdir)
     result: dict[str, Any] = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "model": Path(options.model).name, "steps": options.steps, "stages": {},
-    }  # fmt: skip
+        "model": Path(options.model).name,
+        "steps": options.steps,
+        "stages": {},
+    }
     path = RESULTS / "mini_stages.json"
     if len(options.stages) < len(STAGES) and path.is_file():
         result["stages"] = json.loads(path.read_text(encoding="utf-8"))["stages"]
@@ -66,7 +72,7 @@ def main() -> None:
 
 
 def write_sample(folder: Path, pattern: str, path: Path, count: int, stage: str) -> None:
-    """`count` lines of all files that match, by a fixed seed; passages alone for RetroMAE."""
+    """Samples `count` lines of the matching files with a fixed seed; for RetroMAE, passages."""
     lines = []
     for file in sorted(folder.glob(pattern)):
         with gzip.open(file, "rt", encoding="utf-8") as stream:
@@ -79,12 +85,10 @@ def write_sample(folder: Path, pattern: str, path: Path, count: int, stage: str)
 
 
 def train(stage: str, model: str, data: Path, workdir: Path, steps: int, fields: list[str]) -> None:
-    """`m3jax train`, as a user runs it."""
-    command = [sys.executable, "-m", "m3jax", "train", "--config", str(CONFIGS / f"{stage}.py")]
-    command += ["--model", model, "--data", str(data), "--workdir", str(workdir)]
-    for field in [f"steps={steps}", "data.one_source=False", *fields]:
-        command += ["--set", field]
-    subprocess.run(command, check=True)
+    """Runs `m3jax train`."""
+    fields = [f"steps={steps}", "data.one_source=False", *fields]
+    config = CONFIGS / "mini" / f"{stage}.py"
+    run("train", config=config, model=model, data=data, workdir=workdir, set=fields)
 
 
 def summary(stage: str, workdir: Path) -> dict[str, Any]:
@@ -93,10 +97,12 @@ def summary(stage: str, workdir: Path) -> dict[str, Any]:
     shutil.copy(workdir / "curves.png", RESULTS / f"mini_stages_{stage}.png")
     names = [n for n in rows[0] if n.startswith(("loss", "nce/", "accuracy/", "mlm", "decoder"))]
     means = {
-        name: [round(float(np.mean([row[name] for row in part])), 4)
-               for part in (rows[:FIRST], rows[-FIRST:])]
+        name: [
+            round(float(np.mean([row[name] for row in part])), 4)
+            for part in (rows[:FIRST], rows[-FIRST:])
+        ]
         for name in names
-    }  # fmt: skip
+    }
     tokens = sum(row["tokens"] for row in rows)
     print(f"{stage}: loss {means['loss'][0]:.3f} -> {means['loss'][1]:.3f}, {tokens:,} tokens")
     return {"first_and_last_20_steps": means, "tokens": tokens}

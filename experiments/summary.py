@@ -1,9 +1,9 @@
-"""The family means of all reports in results/, which README and the model card show.
+"""The means by family of all reports in results/, shown in README and the model card.
 
     python experiments/summary.py
 
-Writes results/summary.json from results/*.json.gz (`m3jax.evaluate.report_files.read` reads these).
-Every experiment that writes a report does the same at its end.
+Writes results/summary.json from results/*.json.gz (read by `m3jax.evaluate.report_files.read`).
+Every experiment that writes a report also updates the summary.
 """
 
 import json
@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from settings import RESULTS
+
 from m3jax.evaluate import report_files
 from m3jax.evaluate.report import write_report
-from m3jax.evaluate.results import Result
+from m3jax.evaluate.results import EvaluationResult
 
-RESULTS = Path(__file__).parent / "results"
 MEASURE = "nDCG@10"
 
 
-def keep_report(folder: Path, results: Sequence[Result], name: str) -> None:
-    """Writes NAME.json.gz, NAME.md, NAME.png and the summary of all reports in the folder."""
+def keep_report(folder: Path, results: Sequence[EvaluationResult], name: str) -> None:
+    """Writes NAME.json.gz, NAME.md, NAME.png and the summary of all reports in `folder`."""
     write_report(folder, results, name, packed=True)
     write_summary(folder)
 
@@ -36,13 +37,13 @@ def write_summary(folder: Path) -> None:
 
 
 def family_means(report: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Family -> method -> mean over query sets, in percent; each set counts the same."""
+    """Family -> method -> mean over query sets, in percent."""
     values: dict[str, dict[str, list[float]]] = {}
     for row in report["results"]:
         methods = values.setdefault(row["family"], {})
         methods.setdefault(row["method"], []).append(100 * row["measures"][MEASURE])
     return {
-        family: {method: round(sum(found) / len(found), 4) for method, found in methods.items()}
+        family: {method: round(sum(row) / len(row), 4) for method, row in methods.items()}
         for family, methods in values.items()
     }
 

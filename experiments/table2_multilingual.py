@@ -2,7 +2,7 @@
 
     python experiments/table2_multilingual.py --model M --backbone E5 --eval EVAL
 
-Families xquad, qa and help of EVAL (BEIR's layout). Writes results/table2_multilingual.*.
+On the families xquad, qa and help of EVAL (BEIR's layout). Writes results/table2_multilingual.*.
 """
 
 from mini_tables import measure, parser_of, tasks_of

@@ -2,7 +2,7 @@
 
     python experiments/table3_crosslingual.py --model M --backbone E5 --eval EVAL
 
-Families xquad-x, xqa, help-x and tatoeba of EVAL. Writes results/table3_crosslingual.*.
+On the families xquad-x, xqa, help-x and tatoeba of EVAL. Writes results/table3_crosslingual.*.
 """
 
 from mini_tables import measure, parser_of, tasks_of

@@ -1,14 +1,14 @@
-"""Throughput and largest batch by length, with and without split batches: Tables 9 and 10.
+"""[M3 Tables 9, 10]: throughput and largest batch by length, with and without split batches.
 
     python experiments/table9_10_batching.py [--model DIR] [--memory 4GB] [--lengths 128,512,1024]
 
-DIR: an encoder with M3 heads. For each length and way (all rows at once, the paper's split-batch,
-gradient caching): the largest batch of the fine-tune step whose plan fits --memory, as `m3jax train
---fit-memory` finds it, and tokens a second of a step with the same number of tokens in each way,
-medians of steps in turn on random tokens. What one device of 80 GB holds of XLM-R-large stands in
-experiments/results/memory.md; beside ours stand the paper's batches.
+DIR: an encoder with M3 heads. For each length and method (all rows at once, the paper's
+split-batch, gradient caching): the largest batch of the fine-tuning step that fits into --memory,
+as computed by `m3jax train --fit-memory`, and tokens per second of a step with the same number of
+tokens for each method (medians of interleaved steps on random tokens). The table also has the
+paper's batches. For XLM-R-large on a device of 80 GB see experiments/results/memory.md.
 
-Writes experiments/results/table9_10_batching.{json,md}. Minutes on 2 cores, by the lengths.
+Writes experiments/results/table9_10_batching.{json,md}. Minutes on 2 cores.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from settings import RESULTS
 
 from m3jax import pretrained, sharding
 from m3jax.config import ComputeConfig, DataConfig, LossConfig, StepConfig, TrainConfig
@@ -33,19 +34,20 @@ from m3jax.train.optimizer import make_optimizer
 from m3jax.train.prefetch import place
 from m3jax.train.step import m3_gradients, make_trainer
 
-RESULTS = Path(__file__).parent / "results"
 WAYS = {"at once": "none", "split-batch": "remat", "gradient-cached": "cached"}
 GROUP, QUERY, PARTS = 2, 32, 4  # passages a query, its tokens, parts of a timed batch
-# Table 10: largest batch a device of 80 GB; Table 9: global batches, pre-training / fine-tuning.
-PAPER = ("| tokens | largest batch, without / with split-batch (Table 10) |\n|---|---|\n"
-         "| 1024 | 262 / 855 |\n| 4096 | 25 / 258 |\n| 8192 | 6 / 130 |\n\n"
-         "| tokens | global batch, pre-training / fine-tuning (Table 9) |\n|---|---|\n"
-         "| 0-500 | 67,200 / 1,152 |\n| 500-1000 | 54,720 / 768 |\n| 1000-2000 | 37,248 / 480 |\n"
-         "| 3000-4000 | 21,504 / 336 |\n| 7000-8192 | 9,984 / 192 |\n")  # fmt: skip
+# Table 10: largest batch of a device of 80 GB; Table 9: global batches.
+PAPER = (
+    "| tokens | largest batch, without / with split-batch (Table 10) |\n|---|---|\n"
+    "| 1024 | 262 / 855 |\n| 4096 | 25 / 258 |\n| 8192 | 6 / 130 |\n\n"
+    "| tokens | global batch, pre-training / fine-tuning (Table 9) |\n|---|---|\n"
+    "| 0-500 | 67,200 / 1,152 |\n| 500-1000 | 54,720 / 768 |\n| 1000-2000 | 37,248 / 480 |\n"
+    "| 3000-4000 | 21,504 / 336 |\n| 7000-8192 | 9,984 / 192 |\n"
+)
 
 
 def config(split: str, length: int, sub_tokens: int) -> TrainConfig:
-    """The step of one way; at most 4,096 queries."""
+    """The configuration of one method, with at most 4,096 queries."""
     data = DataConfig(
         group_size=GROUP,
         length_boundaries=(length,),
@@ -58,7 +60,7 @@ def config(split: str, length: int, sub_tokens: int) -> TrainConfig:
 
 
 def random_batch(queries: int, length: int, vocabulary: int) -> Any:
-    """Full rows of random tokens."""
+    """A batch of full rows of random tokens."""
     rng = np.random.default_rng(0)
 
     def texts(count: int, width: int) -> list[np.ndarray]:
@@ -67,13 +69,14 @@ def random_batch(queries: int, length: int, vocabulary: int) -> Any:
         return list(rows)
 
     passages = queries * GROUP
-    made = TokenizedExamples(texts(queries, QUERY), texts(passages, length), [True] * queries,
-                     list(range(passages)), [])  # fmt: skip
+    made = TokenizedExamples(
+        texts(queries, QUERY), texts(passages, length), [True] * queries, list(range(passages)), []
+    )
     return padded_batch(made, BatchShape(0, queries, GROUP, False, QUERY, length), queries, 1)
 
 
 def timed(start: pretrained.Pretrained, length: int, tokens: int, steps: int) -> dict[str, float]:
-    """Tokens a second of each way on one batch of about so many tokens."""
+    """Tokens per second of each method on a batch of about `tokens` tokens."""
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     queries = max(PARTS, tokens // (GROUP * length))
     batch = place(random_batch(queries, length, start.config.encoder.vocab_size), mesh)
@@ -99,7 +102,7 @@ def timed(start: pretrained.Pretrained, length: int, tokens: int, steps: int) ->
 
 
 def largest(start: pretrained.Pretrained, split: str, length: int, memory: float) -> int:
-    """The largest batch, 0 where not even one query fits."""
+    """The largest batch; 0 if no query fits."""
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     try:
         fitted, _ = fit_memory.fit(config(split, length, 8192), start.config, mesh, memory)
@@ -109,7 +112,7 @@ def largest(start: pretrained.Pretrained, split: str, length: int, memory: float
 
 
 def main() -> None:
-    """Measures, prints, writes."""
+    """Measures every length; prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="m3-mini", help="default: m3-mini")
     parser.add_argument("--memory", default="4GB")
@@ -123,23 +126,32 @@ def main() -> None:
     start = dataclasses.replace(start, config=dataclasses.replace(start.config, encoder=encoder))
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     name = Path(options.model).name
-    result: dict[str, Any] = {"machine": machine, "model": name, "memory": options.memory,
-                              "tokens": options.tokens, "steps": options.steps,
-                              "lengths": {}}  # fmt: skip
-    lines = [f"Batches in {options.memory} and tokens a second of batches of about "
-             f"{options.tokens:,} tokens, at least {PARTS} queries; {name}, {GROUP} passages a "
-             f"query, {machine}.", "",
-             "| tokens | " + " | ".join(f"{w}: batch, tokens/s" for w in WAYS) + " |",
-             "|---|" + "---|" * len(WAYS)]  # fmt: skip
+    result: dict[str, Any] = {
+        "machine": machine,
+        "model": name,
+        "memory": options.memory,
+        "tokens": options.tokens,
+        "steps": options.steps,
+        "lengths": {},
+    }
+    lines = [
+        f"Largest batches in {options.memory}, and tokens per second of batches of about "
+        f"{options.tokens:,} tokens with at least {PARTS} queries; {name}, {GROUP} passages per "
+        f"query, {machine}.",
+        "",
+        "| tokens | " + " | ".join(f"{w}: batch, tokens/s" for w in WAYS) + " |",
+        "|---|" + "---|" * len(WAYS),
+    ]
     for length in map(int, options.lengths.split(",")):
         speed = timed(start, length, options.tokens, options.steps)
         memory = fit_memory.device_memory(options.memory)
         batch = {way: largest(start, split, length, memory) for way, split in WAYS.items()}
         result["lengths"][length] = {"tokens_per_second": speed, "largest_batch": batch}
-        lines.append(f"| {length} | " + " | ".join(f"{batch[w]:,}, {speed[w]:,.0f}" for w in WAYS)
-                     + " |")  # fmt: skip
+        lines.append(
+            f"| {length} | " + " | ".join(f"{batch[w]:,}, {speed[w]:,.0f}" for w in WAYS) + " |"
+        )
         print(lines[-1], flush=True)
-    text = "\n".join([*lines, "", "The paper's, XLM-R-large:", "", PAPER])
+    text = "\n".join([*lines, "", "The paper's (XLM-R-large):", "", PAPER])
     (options.results / "table9_10_batching.md").write_text(text, encoding="utf-8")
     text = json.dumps(result, indent=1) + "\n"
     (options.results / "table9_10_batching.json").write_text(text, encoding="utf-8")

@@ -1,26 +1,35 @@
-"""Every query against the documents of all tasks at once: small pools hide differences.
+"""Every query searched in the documents of all tasks, a harder search than in each corpus.
 
     python experiments/union.py --model M --backbone E5 --eval EVAL
     python experiments/union.py --model M --backbone E5 --eval EVAL --strict
 
-The tasks of tables 2 and 3, whose embeddings serve again where --work is the same; of Tatoeba's
-sentences three languages, unless --families names more. A copy of the relevant text in another
-corpus is relevant. Its translations, which the pool holds in up to 30 languages, are taken out of
-the results: they answer as well, in a language that was not asked for. Writes results/union.*; with
---strict they stay and count as wrong, results/union_strict.*.
+On the tasks of tables 2 and 3, whose embeddings are used again with the same --workdir, with three
+of Tatoeba's languages unless --families names more. A copy of a relevant text in another corpus is
+relevant. Its translations, of which the pool holds up to 30, are removed from the rankings: they
+contain the answer, but in another language. Writes results/union.*; with --strict translations
+count as not relevant, results/union_strict.*.
 """
 
 from mini_tables import measure, parser_of, tasks_of
 
 from m3jax.evaluate.tasks import unite
 
-FAMILIES = ("xquad", "qa", "help", "xquad-x", "xqa", "help-x",
-            "tatoeba/deu-eng", "tatoeba/swh-eng", "tatoeba/jpn-eng")  # fmt: skip
-PARALLEL = (("xquad", "xquad-x"), ("help", "help-x"))
+FAMILIES = (
+    "xquad",
+    "qa",
+    "help",
+    "xquad-x",
+    "xqa",
+    "help-x",
+    "tatoeba/deu-eng",
+    "tatoeba/swh-eng",
+    "tatoeba/jpn-eng",
+)
+TRANSLATED = (("xquad", "xquad-x"), ("help", "help-x"))
 
 if __name__ == "__main__":
     parser = parser_of(__doc__)
-    parser.add_argument("--strict", action="store_true", help="translations count as wrong")
+    parser.add_argument("--strict", action="store_true", help="translations count as not relevant")
     options = parser.parse_args()
-    parallel, name = ((), "union_strict") if options.strict else (PARALLEL, "union")
-    measure(options, unite(tasks_of(options, FAMILIES), parallel), name)
+    translated, name = ((), "union_strict") if options.strict else (TRANSLATED, "union")
+    measure(options, unite(tasks_of(options, FAMILIES), translated), name)

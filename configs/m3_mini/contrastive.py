@@ -1,6 +1,6 @@
 """m3-mini, first training stage: dense only, on pairs in 130 languages [M3 sec. 3.3, app. B.1].
 
-    python experiments/train_m3_mini.py --backbone DIR --data TRAIN --work WORK
+    python experiments/train_m3_mini.py --backbone DIR --data TRAIN --workdir WORK
 
 runs all stages. Texts are short and rows packed, so that there is little padding. The loss of
 translation pairs is symmetric. All examples of a batch come from one source, so that negatives

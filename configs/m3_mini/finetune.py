@@ -1,6 +1,6 @@
 """m3-mini, second training stage: three heads, then self-distillation [M3 sec. 3.3].
 
-    python experiments/train_m3_mini.py --backbone DIR --data TRAIN --work WORK
+    python experiments/train_m3_mini.py --backbone DIR --data TRAIN --workdir WORK
 
 runs all stages. The sparse head is trained alone first and has a higher learning rate. Long
 documents have a length group of their own. Self-distillation starts at step 40. The lower half of

@@ -1,12 +1,12 @@
-"""How full batches are, how many shapes they have, and whether the pipeline keeps up.
+"""Padding and shapes of batches by method, and the speed of the input pipeline.
 
     python experiments/benchmarks/batching.py --data FOLDER --model DIR
 
-FOLDER: training files (.jsonl.gz); DIR: an encoder with its tokenizer. Every file gives at most
---most examples, so that short and long sources mix. Four ways of batching, the same examples and
-batch sizes: random batches padded to their longest text, the paper's groups padded to the batch's
-longest, groups padded to a ladder of lengths, and packed rows. Then the tokens a second of the
-pipeline beside those of the encoder (forward and backward), and a plan for --synthetic examples.
+FOLDER: training files (.jsonl.gz); DIR: an encoder with its tokenizer. At most --most examples of
+each file are used, so that short and long sources mix. Four methods of batching with the same
+examples and batch sizes: random batches padded to their longest text, the paper's groups padded to
+the batch's longest, groups padded to length buckets, and packed rows. Also the tokens per second of
+the pipeline and of the encoder (forward and backward), and a plan for --synthetic examples.
 
 Writes experiments/results/batching.json.
 """
@@ -53,7 +53,7 @@ WAYS = {
 
 
 def fullness(way: str, batch_source: BatchSource, longest: bool) -> dict[str, Any]:
-    """Share of real tokens, shapes and batches a second over one epoch."""
+    """The share of tokens that are not padding, shapes and batches per second over one epoch."""
     real = places = 0
     shapes = set()
     begun = time.perf_counter()
@@ -79,7 +79,7 @@ def fullness(way: str, batch_source: BatchSource, longest: bool) -> dict[str, An
 
 
 def encoder_speed(model: pretrained.Pretrained, batch: TrainBatch, repeats: int = 3) -> float:
-    """Real tokens a second of the loss and its gradients, dense head only."""
+    """Tokens per second of the loss and its gradients, dense head only, without padding."""
     loss = LossConfig(heads=("dense",), self_distill=False)
 
     @jax.jit
@@ -135,7 +135,7 @@ def synthetic(count: int, directory: Path) -> Synthetic:
 
 
 def big_plan(count: int) -> dict[str, Any]:
-    """Time and memory of planning an epoch of `count` examples and walking through it."""
+    """Time and memory of planning an epoch of `count` examples and reading its batches."""
     with tempfile.TemporaryDirectory() as scratch:
         sizes = synthetic(count, Path(scratch))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -154,7 +154,7 @@ def big_plan(count: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Builds the data, measures, prints and writes."""
+    """Builds the data set, measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", required=True)

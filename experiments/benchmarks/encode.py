@@ -1,12 +1,13 @@
-"""Encoding speed beside FlagEmbedding and sentence-transformers: one run, one machine, one model.
+"""Encoding speed compared with FlagEmbedding and sentence-transformers, on one machine and model.
 
     python experiments/benchmarks/encode.py --model DIR --flag-python VENV/bin/python
 
 DIR is a Hugging Face directory with heads (`m3jax convert init-heads` makes one of any
-XLM-RoBERTa). The texts are paragraphs of the sample corpus cut to 8 to 512 tokens, log-uniform.
-m3jax and FlagEmbedding compute all three outputs; sentence-transformers knows the dense one only.
-Each side runs in processes of its own, in turn, so that a noisy machine disturbs all alike;
-loading and compilation are apart. Prints a table and writes experiments/results/encode.json.
+XLM-RoBERTa). The texts are paragraphs of the sample corpus truncated to 8 to 512 tokens,
+log-uniform. m3jax and FlagEmbedding compute all three outputs; sentence-transformers has only the
+dense one. Each library runs in separate processes, interleaved, so that other load on the machine
+affects all equally; loading and compilation are measured separately. Prints a table and writes
+experiments/results/encode.json.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def make_texts(model: str, count: int) -> tuple[list[str], int]:
 
 
 def time_m3jax(model: str, texts: list[str]) -> dict[str, float]:
-    """Seconds of a pass, and how much longer the first one took."""
+    """Seconds of a pass, and the additional seconds of the first one."""
     from m3jax import M3Embedder
 
     embedder = M3Embedder.from_pretrained(model)
@@ -60,7 +61,7 @@ def time_m3jax(model: str, texts: list[str]) -> dict[str, float]:
 
 
 def time_flag(model: str, texts: list[str], batch: int) -> dict[str, float]:
-    """FlagEmbedding's own encode."""
+    """Seconds of FlagEmbedding's encode."""
     from FlagEmbedding import BGEM3FlagModel  # pyright: ignore[reportMissingImports]
 
     embedder = BGEM3FlagModel(model, use_fp16=False, devices=["cpu"])
@@ -72,7 +73,7 @@ def time_flag(model: str, texts: list[str], batch: int) -> dict[str, float]:
 
 
 def time_sentence_transformers(model: str, texts: list[str]) -> dict[str, float]:
-    """sentence-transformers' own encode."""
+    """Seconds of sentence-transformers' encode."""
     from sentence_transformers import SentenceTransformer
 
     embedder = SentenceTransformer(model, device="cpu")
@@ -84,7 +85,7 @@ def time_sentence_transformers(model: str, texts: list[str]) -> dict[str, float]
 
 
 def worker(side: str, model: str, texts: list[str]) -> dict[str, float]:
-    """One measurement, in a process that does nothing else."""
+    """One measurement, in a new process."""
     if side == "m3jax":
         return time_m3jax(model, texts)
     if side.startswith("FlagEmbedding"):
@@ -93,7 +94,7 @@ def worker(side: str, model: str, texts: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures, prints, writes."""
+    """Measures every library; prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--flag-python", help="a Python that has FlagEmbedding installed")
@@ -121,8 +122,10 @@ def main() -> None:
         seconds = statistics.median(run["seconds"] for run in runs[side])
         row = {"side": side, "outputs": SIDES[side], "tokens_per_second": round(tokens / seconds)}
         rows.append(row | {"m3jax_is_faster_by": round(seconds / ours, 2), "runs": runs[side]})
-        print(f"{side:40} {SIDES[side]:10} {row['tokens_per_second']:7} tokens/s "
-              f"{seconds / ours:6.2f}x the time of m3jax")  # fmt: skip
+        print(
+            f"{side:40} {SIDES[side]:10} {row['tokens_per_second']:7} tokens/s "
+            f"{seconds / ours:6.2f}x the time of m3jax"
+        )
     machine = f"{platform.processor() or platform.machine()}, {len_cpus()} cores"
     result = {"machine": machine, "texts": len(texts), "tokens": tokens, "sides": rows}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

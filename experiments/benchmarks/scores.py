@@ -1,12 +1,12 @@
-"""In-batch scores with gradients, beside the reference's way in PyTorch: time and peak memory.
+"""In-batch scores with gradients, compared with the reference's in PyTorch: time and peak memory.
 
     python experiments/benchmarks/scores.py
 
 Sparse: 8 queries and 8 passages of 512 tokens, vocabulary 250,002. Multi-vector: 64 queries of 32
 vectors, 512 passages of 256, width 384. Forward and backward, float32, each measurement in a
-process of its own. Memory is what the process gained at its peak over its state before the call,
-its runtime warmed up, without the gradients themselves, which both sides must hold; for JAX the
-larger of that and XLA's own count of temporary memory.
+separate process. Memory is the increase of the process at its peak over its state before the call,
+after a warm-up, without the gradients, which both need; for JAX the larger of that and XLA's count
+of temporary memory.
 
 Writes experiments/results/scores.{json,png}.
 """
@@ -27,8 +27,10 @@ import numpy as np
 RESULTS = Path(__file__).parents[1] / "results"
 VOCAB, WIDTH = 250_002, 384
 MAIN = {"sparse": (8, 512, 8, 512), "colbert": (64, 32, 512, 256)}
-CURVE = {"sparse": [(b, 64, 8 * b, 512) for b in (1, 2, 4, 8, 16, 32)],
-         "colbert": [(b, 32, 8 * b, 256) for b in (4, 8, 16, 32, 64, 128)]}  # fmt: skip
+CURVE = {
+    "sparse": [(b, 64, 8 * b, 512) for b in (1, 2, 4, 8, 16, 32)],
+    "colbert": [(b, 32, 8 * b, 256) for b in (4, 8, 16, 32, 64, 128)],
+}
 
 
 def arrays(head: str, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
@@ -70,7 +72,7 @@ def in_torch(head: str, inputs: tuple[np.ndarray, ...]) -> Callable[[], Any]:
 
 
 def in_jax(head: str, inputs: tuple[np.ndarray, ...]) -> tuple[Callable[[], Any], int]:
-    """m3jax's, and XLA's count of temporary bytes."""
+    """The function of m3jax, and XLA's count of its temporary bytes."""
     import jax
     import jax.numpy as jnp
 
@@ -88,12 +90,12 @@ def in_jax(head: str, inputs: tuple[np.ndarray, ...]) -> tuple[Callable[[], Any]
 
 
 def prepare(side: str, head: str, inputs: tuple[np.ndarray, ...]) -> tuple[Callable[[], Any], int]:
-    """One side's function, compiled where that applies, and its temporary bytes where known."""
+    """The function of one library, compiled for JAX, and its temporary bytes if known."""
     return in_jax(head, inputs) if side == "m3jax" else (in_torch(head, inputs), 0)
 
 
 def measure(side: str, head: str, shape: tuple[int, ...], repeats: int) -> dict[str, float]:
-    """Seconds, and bytes that the process gained at its peak."""
+    """Seconds, and the increase of the process in bytes at its peak."""
     inputs = arrays(head, shape)
     once, temporary = prepare(side, head, inputs)
     prepare(side, head, arrays(head, (2, 8, 4, 8)))[0]()  # the run time's own first pages
@@ -107,12 +109,16 @@ def measure(side: str, head: str, shape: tuple[int, ...], repeats: int) -> dict[
         once()
         seconds.append(time.perf_counter() - start)
     beyond = max(peak - gradients, temporary)
-    return {"seconds": statistics.median(seconds), "memory": beyond, "peak_rss": peak,
-            "xla_temporary": temporary}  # fmt: skip
+    return {
+        "seconds": statistics.median(seconds),
+        "memory": beyond,
+        "peak_rss": peak,
+        "xla_temporary": temporary,
+    }
 
 
 def in_process(side: str, head: str, shape: tuple[int, ...], repeats: int) -> dict[str, float]:
-    """`measure` in a new process: a peak belongs to one measurement alone."""
+    """`measure` in a new process, so that the peak is that of one measurement."""
     call = json.dumps([side, head, shape, repeats])
     command = [sys.executable, __file__, "--one", call]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -138,7 +144,7 @@ def plot(curve: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def main() -> None:
-    """Measures both sides in turn, then m3jax's curve; prints and writes."""
+    """Measures both libraries, interleaved, then m3jax's curve; prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -163,8 +169,10 @@ def main() -> None:
         ]
         result["curve"][head] = rows
         for row in rows:
-            print(f"{head:8} {row['shape']!s:22} {row['seconds']:8.4f} s "
-                  f"{row['xla_temporary'] / 1e6:8.1f} MB")  # fmt: skip
+            print(
+                f"{head:8} {row['shape']!s:22} {row['seconds']:8.4f} s "
+                f"{row['xla_temporary'] / 1e6:8.1f} MB"
+            )
     plot(result["curve"])
     (RESULTS / "scores.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

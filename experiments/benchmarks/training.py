@@ -1,13 +1,13 @@
-"""One fine-tune step of ours beside the reference's in PyTorch: tokens a second, in one run.
+"""A fine-tuning step of m3jax and of the reference in PyTorch: tokens per second.
 
     python experiments/benchmarks/training.py --model DIR --data FOLDER
 
 DIR: an XLM-RoBERTa directory with both heads (`m3jax convert init-heads`); FOLDER: training files.
-The same weights, batches, dropout off, three heads with self-distillation, gradients clipped,
-AdamW, float32. The PyTorch side is transformers' encoder with FlagEmbedding's formulas (a
-vocabulary axis for sparse scores, the tensor of all token products), written out in a few lines;
-both sides freeze the embedding table, as configs/mini/finetune.py does. Steps in turn, medians;
-the ratio is what a busy machine does not change. Writes experiments/results/training.json.
+Both use the same weights and batches, three heads with self-distillation, no dropout, gradient
+clipping, AdamW, float32 and frozen embeddings as in configs/mini/finetune.py. The PyTorch step is
+transformers' encoder with FlagEmbedding's formulas (a vocabulary axis for sparse scores, the tensor
+of all token products). Steps are interleaved; the table has medians. Other load on the machine
+changes the times, not their ratio. Writes experiments/results/training.json.
 """
 
 import argparse
@@ -48,7 +48,7 @@ OPTIMIZER = OptimizerConfig(learning_rate=2e-5, freeze_embeddings=True)
 
 
 def ours(directory: str, batches: list[TrainBatch], split: str) -> Callable[[int], float]:
-    """A step of m3jax on the batch of a number, compiled; gives the loss."""
+    """A function from the number of a batch to the loss: one compiled step of m3jax."""
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     start = pretrained.load(directory, mesh=mesh)
     encoder = dataclasses.replace(start.config.encoder, dropout=0.0)
@@ -68,7 +68,7 @@ def ours(directory: str, batches: list[TrainBatch], split: str) -> Callable[[int
 
 
 def theirs(directory: str, batches: list[TrainBatch]) -> Callable[[int], float]:
-    """The same in PyTorch, by the reference's formulas."""
+    """The same in PyTorch, with the reference's formulas."""
     encoder = transformers.XLMRobertaModel.from_pretrained(directory, add_pooling_layer=False)
     encoder.eval()  # no dropout
     encoder.embeddings.requires_grad_(False)
@@ -114,7 +114,7 @@ def theirs(directory: str, batches: list[TrainBatch]) -> Callable[[int], float]:
 
 
 def main() -> None:
-    """Steps in turn, then the table."""
+    """Measures interleaved steps; prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)

@@ -11,7 +11,7 @@ from m3jax.search.options import METHODS, canonical_method
 
 
 def deprecated_alias(
-    parser: argparse.ArgumentParser,
+    parser: argparse._ActionsContainer,
     old: str,
     new: str,
     values: Mapping[str, str] | None = None,

@@ -1,18 +1,19 @@
-"""Find the weights of hybrid search on queries with relevance judgements.
+"""Tune the weights of hybrid search on queries with relevance judgements.
 
-Maximises nDCG@10 of w1*dense + w2*sparse + w3*multi-vector over the candidates of the method: a
-grid over weights that add up to 1, then finer steps around the best. Judge the result on queries
-that it was not tuned on. With --kinds (languages, domains, tasks: a field of the queries) the mean
-over the kinds counts, and no kind may lose more than 0.3 points against its best head alone, or as
-little as any weights allow. With --save a model keeps the weights, and every command takes them by
-default.
+Maximises nDCG@10 of the weighted sum of the dense, sparse and late-interaction scores over the
+candidates of the method: a grid over weights that add up to 1, then finer steps around the best.
+Measure the weights on other queries. With --group-by FIELD (a field of the queries: language,
+domain, task) the score is the macro average over groups, and no group may lose more than 0.3 points
+of nDCG against its best single head (or, if that is impossible, the smallest loss achievable). With
+--save the weights are stored in the model's directory and become the default of every command.
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
-from m3jax.cli.options import add_model, open_for_search
+from m3jax.cli.options import add_model, deprecated_alias, open_for_search
 from m3jax.search.options import FUSED
 
 EXAMPLES = """\
@@ -20,7 +21,7 @@ examples:
   m3jax tune-weights --index INDEX --queries dev.jsonl --qrels qrels/dev.tsv
   m3jax tune-weights --index INDEX --queries dev.jsonl --qrels dev.tsv --method dense+sparse \\
       --output weights.json
-  m3jax tune-weights --index INDEX --queries dev.jsonl --qrels dev.tsv --kinds language \
+  m3jax tune-weights --index INDEX --queries dev.jsonl --qrels dev.tsv --group-by language \\
       --save MODEL
 """
 
@@ -30,18 +31,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--index", required=True, metavar="INDEX", help="made by m3jax index")
     add_model(parser, required=False)
     parser.add_argument("--queries", required=True, metavar="FILE", help="FILE.jsonl[.gz]")
-    parser.add_argument("--qrels", required=True, metavar="FILE", help="BEIR's .tsv or TREC's")
+    parser.add_argument(
+        "--qrels",
+        required=True,
+        metavar="FILE",
+        help="judgements: BEIR's .tsv or TREC's four columns",
+    )
     parser.add_argument("--method", choices=FUSED, default="all")
     parser.add_argument(
-        "--kinds", metavar="FIELD", help="of the queries, a string: their kind; none is to lose"
+        "--group-by",
+        metavar="FIELD",
+        help="query field to group by; no group may lose more than 0.3 points",
     )
+    deprecated_alias(parser, "--kinds", "--group-by")
     parser.add_argument("--output", metavar="JSON", help="also write the weights to a file")
-    parser.add_argument("--save", metavar="DIR", help="also keep the weights with a model of m3jax")
+    parser.add_argument(
+        "--save", metavar="DIR", help="also store the weights in a model directory of m3jax"
+    )
     parser.add_argument("--verify", action="store_true", help="read and check every file first")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the best weights beside the paper's."""
+    """Prints the best weights and the paper's."""
     from m3jax import pretrained
     from m3jax.cli.search import read_queries
     from m3jax.config import M3Config
@@ -57,46 +68,52 @@ def run(options: argparse.Namespace) -> int:
         pretrained.check_keeps_fusion(options.save, config)
     qrels = read_qrels(options.qrels)
     ids, texts = read_queries(options.queries)
-    groups = read_kinds(options.queries, options.kinds) if options.kinds else None
+    groups = read_groups(options.queries, options.group_by) if options.group_by else None
     encoded = encode_queries(index, texts, [options.method])
     pools = candidates(index, encoded, options.method)
     best = tune_weights(pools, ids, index.ids, qrels, groups=groups)
     judged = sum(any(grade > 0 for grade in qrels.get(query, {}).values()) for query in ids)
-    w = best.weights
     print(f"{judged} of {len(ids)} queries are judged; {best.tried} weights tried")
     presets = {}
     for name in ("miracl", "mldr"):
-        known = preset(name, options.method)
-        presets[name] = score_weights(pools, ids, index.ids, qrels, known, groups=groups)
-        print(f"{name} weights  {known.dense:g},{known.sparse:g},{known.colbert:g}  "
-              f"nDCG@10 {presets[name]:.4f}")  # fmt: skip
-    print(f"best  --weights {w.dense:.4g},{w.sparse:.4g},{w.colbert:.4g}  nDCG@10 {best.ndcg:.4f}"
-          f"{' in the mean of the kinds' * bool(groups)}")  # fmt: skip
+        w = preset(name, options.method)
+        presets[name] = score_weights(pools, ids, index.ids, qrels, w, groups=groups)
+        weights = f"{w.dense:g},{w.sparse:g},{w.colbert:g}"
+        print(f"{name} weights  {weights}  nDCG@10 {presets[name]:.4f}")
+    w = best.weights
+    weights = f"{w.dense:.4g},{w.sparse:.4g},{w.colbert:.4g}"
+    average = ", macro average over groups" if groups else ""
+    print(f"best  --weights {weights}  nDCG@10 {best.ndcg:.4f}{average}")
     if best.cost > SLACK:
-        print(f"one kind has {100 * best.cost:.1f} points less than by its best head alone: no "
-              "weights serve all; consider weights for each kind")  # fmt: skip
+        print(
+            f"one group has {100 * best.cost:.1f} points less than with its best single head: no "
+            "weights suit all groups; consider weights for each group"
+        )
     if options.output:
-        values = {"method": options.method, "dense": w.dense, "sparse": w.sparse,
-                  "colbert": w.colbert, "ndcg_at_10": best.ndcg, "queries": judged,
-                  "kinds": sorted(set(groups or [])), "presets": presets}  # fmt: skip
+        values = {"method": options.method} | dataclasses.asdict(w)
+        values |= {"ndcg_at_10": best.ndcg, "queries": judged}
+        values |= {"kinds": sorted(set(groups or [])), "presets": presets}
         Path(options.output).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     if options.save:
         pretrained.write_fusion(options.save, options.method, w)
-        print(f"{options.save} keeps them for {options.method}")
+        print(f"{options.save} stores these weights for {options.method}")
     return 0
 
 
-def read_kinds(path: str, field: str) -> list[str]:
-    """A field of each query; ValueError names the line that lacks it."""
+def read_groups(path: str, field: str) -> list[str]:
+    """A field of each query. Raises ValueError naming the line where it is not a string."""
     from m3jax.io.jsonl import numbered_lines, parse_object
 
     if path == "-":
-        raise ValueError("--kinds reads the queries once more: name a file, not -")
-    lines = [(number, line) for number, line in numbered_lines(path) if line.strip()]
-    kinds = []
-    for number, line in lines:
+        raise ValueError("--group-by reads the queries a second time: name a file, not -")
+    groups = []
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            continue
         value = parse_object(line, f"{path}:{number}").get(field)
         if not isinstance(value, str):
-            raise ValueError(f"{path}:{number}: {field} (--kinds) must be a string, got {value!r}")
-        kinds.append(value)
-    return kinds
+            raise ValueError(
+                f"{path}:{number}: {field} (--group-by) must be a string, got {value!r}"
+            )
+        groups.append(value)
+    return groups

@@ -1,8 +1,8 @@
-"""MKQA's measure: a passage is a hit if it holds an answer, word for word [M3 sec. 4.2].
+"""MKQA's measure: a passage is relevant if it contains an answer, token by token [M3 sec. 4.2].
 
-Texts are compared as DPR and Contriever compare them: NFD, split into runs of letters, digits
-and marks or else single visible characters, lower-cased, the answer's tokens standing next to
-each other. An answer without any token matches nothing.
+Texts are compared as in DPR and Contriever: lower-cased, in Unicode NFD, split into runs of
+letters, digits and marks, and other visible characters alone. The tokens of an answer must be
+adjacent in the passage. An answer without tokens matches nothing.
 """
 
 import re
@@ -20,14 +20,9 @@ _PLAIN |= {ord(c): "'" for c in "‘’‚‛′ʼ`´"} | {ord(c): '"' for c in 
 
 
 def tokens(text: str) -> str:
-    """The text's tokens between gaps, so that `in` finds whole tokens in a row."""
-    found = _TOKENS.findall(unicodedata.normalize("NFD", text).lower())
-    return _GAP + "".join(token + _GAP for token in found)
-
-
-def has_answer(passage: str, answers: Sequence[str]) -> bool:
-    """Does any answer stand in the passage?"""
-    return _holds(tokens(passage), [tokens(answer) for answer in answers])
+    """The text's tokens, each between gaps, so that `in` matches sequences of complete tokens."""
+    matches = _TOKENS.findall(unicodedata.normalize("NFD", text).lower())
+    return _GAP + "".join(token + _GAP for token in matches)
 
 
 def answer_recall(
@@ -36,20 +31,20 @@ def answer_recall(
     text_of: Callable[[Any], str],
     cutoffs: Sequence[int] = (20, 100),
 ) -> dict[str, dict[str, float]]:
-    """Recall@k of every query of `answers`: 1 where any of the top k passages holds an answer.
+    """Recall@k of every query of `answers`: 1 if one of the top k passages contains an answer.
 
-    `rankings` are documents by any name that `text_of` knows, best first; a query without ranking
-    counts 0. Each passage is split into tokens once.
+    `rankings` holds documents, best first, in any form that `text_of` takes; a query without a
+    ranking counts 0. Each passage is split into tokens once.
     """
     passages: dict[Any, str] = {}
     values: dict[str, dict[str, float]] = {f"Recall@{k}": {} for k in cutoffs}
     for query, accepted in answers.items():
-        wanted = [tokens(answer) for answer in accepted]
+        targets = [tokens(answer) for answer in accepted]
         first = None
         for rank, document in enumerate(rankings.get(query, ())[: max(cutoffs)]):
             if document not in passages:
                 passages[document] = tokens(text_of(document))
-            if _holds(passages[document], wanted):
+            if _contains(passages[document], targets):
                 first = rank
                 break
         for k in cutoffs:
@@ -58,13 +53,13 @@ def answer_recall(
 
 
 def plain(text: str) -> str:
-    """MKQA's passages as they are encoded: lower-cased, typographic signs and spaces made plain.
+    """MKQA's passages as they are encoded: lower-cased, with ASCII quotes, dashes and spaces.
 
-    The published scripts do this with a longer table of signs; letters are never touched.
+    The published scripts replace more characters; letters are never changed.
     """
     text = text.lower().translate(_PLAIN)
     return _SPACES.sub(" ", text).strip()
 
 
-def _holds(passage: str, wanted: Sequence[str]) -> bool:
-    return any(answer != _GAP and answer in passage for answer in wanted)
+def _contains(passage: str, answers: Sequence[str]) -> bool:
+    return any(answer != _GAP and answer in passage for answer in answers)

@@ -1,7 +1,7 @@
-"""Where the records of a named benchmark come from: files, the Hugging Face hub, or TFDS.
+"""Readers of a benchmark's records: local files, the Hugging Face hub, or TFDS.
 
-Nothing is downloaded unless the user names the hub. MIRACL and MLDR are read from their published
-files, since the hub's loading scripts for them no longer run.
+Only the source "hub" downloads. MIRACL and MLDR are read from their published files, because the
+hub's loading scripts for them no longer run.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from m3jax.io.tables import RecordReader, Row, download_files, hub_reader, read_
 
 SOURCES = ("local", "hub", "tfds")
 
-# Benchmark -> kind of record -> file, in a local copy and in the repository on the hub.
+# Benchmark -> table -> file, in a local copy and in the repository on the hub.
 FILES = {
     "miracl": {
         "corpus": "miracl-corpus-v1.0-{part}/docs-*.jsonl*",
@@ -32,7 +32,7 @@ FILES = {
         "qrels": "{part}/qrels/{split}.tsv",
     },
 }
-# The same on the hub: a repository of files, or (repository, configuration, split) of a data set.
+# (benchmark, table) on the hub: a repository of files, or (repository, configuration, split).
 HUB_FILES = {
     ("miracl", "corpus"): "miracl/miracl-corpus",
     ("miracl", "queries"): "miracl/miracl",
@@ -47,60 +47,61 @@ HUB_SETS = {
     ("beir", "queries"): ("BeIR/{part}", "queries", "queries"),
     ("beir", "qrels"): ("BeIR/{part}-qrels", "default", "{split}"),
 }
-# TFDS prepares BEIR: its splits, and how its fields are called in BEIR's own files.
+# TFDS has BEIR only, with each table as a split.
 TFDS_SPLITS = {"corpus": "passage", "queries": "query", "qrels": "{split}"}
 TFDS_BENCHMARKS = {"beir": "{part}", "mkqa": "nq"}
 
 
 def open_rows(
-    benchmark: str, kind: str, *, part: str, split: str, source: str, data: str | None
+    benchmark: str, table: str, *, part: str, split: str, source: str, data: str | None
 ) -> RecordReader:
-    """The records of one kind, as published. `data` is the local copy, or TFDS's directory.
+    """The records of a table of a benchmark, as published.
 
-    Raises FileNotFoundError, ValueError or ImportError saying what to do.
+    `part` is a language or a set of BEIR; `data` the directory of the local copy, or of TFDS.
+    Raises FileNotFoundError, ValueError or ImportError naming what is missing.
     """
     names = {"part": part, "split": split}
-    if (benchmark, kind) == ("mkqa", "questions") and source != "local":
-        source = "local"  # published on GitHub alone, with answer types spelt out
+    if (benchmark, table) == ("mkqa", "questions") and source != "local":
+        source = "local"  # published only on GitHub, with answer types as words
         if data is None or not list(Path(data).glob("**/mkqa.jsonl*")):
             raise FileNotFoundError(
                 "MKQA's questions are published at https://github.com/apple/ml-mkqa: put "
-                "mkqa.jsonl.gz into a folder and name it with --data"
+                "mkqa.jsonl.gz into a directory and name it with --data"
             )
     if source == "local":
-        pattern = FILES[benchmark][kind].format(**names)
+        pattern = FILES[benchmark][table].format(**names)
         return _from_files(_find(Path(data or "."), pattern))
     if source == "hub":
-        if (benchmark, kind) in HUB_FILES:
-            pattern = FILES[benchmark][kind].format(**names)
-            return _from_files(_find(download_files(HUB_FILES[benchmark, kind], pattern), pattern))
-        repository, config, rows = HUB_SETS[benchmark, kind]
+        if (benchmark, table) in HUB_FILES:
+            pattern = FILES[benchmark][table].format(**names)
+            return _from_files(_find(download_files(HUB_FILES[benchmark, table], pattern), pattern))
+        repository, config, rows = HUB_SETS[benchmark, table]
         return hub_reader(
             repository.format(**names),
             None if config == "default" else config,
             rows.format(**names),
         )
     if source == "tfds":
-        if benchmark not in TFDS_BENCHMARKS or kind not in TFDS_SPLITS:
+        if benchmark not in TFDS_BENCHMARKS or table not in TFDS_SPLITS:
             raise ValueError(
-                f"TFDS has no {benchmark} {kind}; use --source local with --data DIR, or hub"
+                f"TFDS has no {benchmark} {table}; use --from local with --data DIR, or --from hub"
             )
         name = TFDS_BENCHMARKS[benchmark].format(**names)
-        return _from_tfds(name, kind, TFDS_SPLITS[kind].format(**names), data)
+        return _from_tfds(name, table, TFDS_SPLITS[table].format(**names), data)
     raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
 
 
 def _find(root: Path, pattern: str) -> list[Path]:
-    found = sorted(p for p in root.glob(f"**/{pattern}") if p.is_file())
-    if not found:
-        raise FileNotFoundError(f"{root} and the folders in it hold no {pattern}")
-    return found
+    paths = sorted(p for p in root.glob(f"**/{pattern}") if p.is_file())
+    if not paths:
+        raise FileNotFoundError(f"{root} and its subdirectories hold no {pattern}")
+    return paths
 
 
 def _from_files(paths: list[Path]) -> RecordReader:
     def rows() -> Iterator[Row]:
         for path in paths:
-            read = {".parquet": _parquet, ".tsv": _table}.get(path.suffix, _json_lines)
+            read = {".parquet": _parquet, ".tsv": _tsv}.get(path.suffix, _json_lines)
             yield from read(path)
 
     return rows
@@ -109,22 +110,22 @@ def _from_files(paths: list[Path]) -> RecordReader:
 def _json_lines(path: Path) -> Iterator[Row]:
     for number, line in numbered_lines(str(path)):
         if line.strip():
-            place = f"{path}:{number}"
-            yield place, parse_object(line, place)
+            where = f"{path}:{number}"
+            yield where, parse_object(line, where)
 
 
-def _table(path: Path) -> Iterator[Row]:
+def _tsv(path: Path) -> Iterator[Row]:
     """MIRACL's topics (query, text) and qrels (TREC, 4 columns); BEIR's qrels (3, header)."""
     for number, line in numbered_lines(str(path)):
         fields = line.rstrip("\r\n").split("\t")
-        place = f"{path}:{number}"
+        where = f"{path}:{number}"
         if len(fields) == 2:
-            yield place, {"_id": fields[0], "text": fields[1]}
+            yield where, {"_id": fields[0], "text": fields[1]}
         elif len(fields) in (3, 4):
             if number > 1 or fields[-1].lstrip("-").isdigit():  # else the header line
-                yield place, {"query-id": fields[0], "corpus-id": fields[-2], "score": fields[-1]}
+                yield where, {"query-id": fields[0], "corpus-id": fields[-2], "score": fields[-1]}
         elif line.strip():
-            raise ValueError(f"{place}: expected 2, 3 or 4 columns set apart by tabs")
+            raise ValueError(f"{where}: expected 2, 3 or 4 columns separated by tabs")
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -132,20 +133,20 @@ def _parquet(path: Path) -> Iterator[Row]:
         yield f"{path}, row {number}", row
 
 
-def _from_tfds(name: str, kind: str, split: str, data: str | None) -> RecordReader:
+def _from_tfds(name: str, table: str, split: str, data: str | None) -> RecordReader:
     config = name.replace("/", ".").replace("-", "_")
     read = tfds_reader(f"beir/{config}", split, data)
-    return lambda: ((place, _as_beir(row, kind)) for place, row in read())
+    return lambda: ((where, _as_beir(row, table)) for where, row in read())
 
 
-def _as_beir(row: dict[str, Any], kind: str) -> dict[str, Any]:
-    if kind == "qrels":
+def _as_beir(row: dict[str, Any], table: str) -> dict[str, Any]:
+    if table == "qrels":
         return {
             "query-id": row["query_id"],
             "corpus-id": row["passage_id"],
             "score": int(row["score"]),
         }
-    if kind == "queries":
+    if table == "queries":
         return {"_id": row["query_id"], "text": row["query"]}
     from json import loads
 

@@ -1,4 +1,4 @@
-"""The paper's benchmarks by name: how each one's records become a task, under which protocol.
+"""The paper's benchmarks by name: from their records to tasks, with their protocols.
 
     miracl/LANG    mkqa/LANG    mldr/LANG    narrativeqa    beir/SET
 
@@ -53,25 +53,50 @@ UNUSED_ANSWERS = {"unanswerable", "binary", "long_answer"}  # types of MKQA's an
 
 
 def load_tasks(
-    spec: str,
+    name: str | Path,
     *,
     source: str | None = None,
     data: str | None = None,
     split: str | None = None,
     max_queries: int | None = None,
 ) -> list[Task]:
-    """The tasks that a command line names: a directory, or a benchmark of the paper.
+    """The tasks of a directory, or of a benchmark of the paper (miracl/de).
 
-    `source` says where a benchmark's records are: local (in `data`), hub or tfds. A local copy is
-    the published files, or a folder `data`/NAME of BEIR's layout. Raises ValueError or
-    FileNotFoundError saying what is missing.
+    Args:
+      name: a directory that `read_tasks` reads, or the name of a benchmark.
+      source: origin of a benchmark's records: "local" (in `data`), "hub" or "tfds".
+      data: directory of a local copy: the published files, or DATA/NAME in BEIR's layout.
+      split: of the judgements of a directory or a set of BEIR; default test.
+      max_queries: at most so many queries of each set, sampled with a fixed seed.
+
+    Raises:
+      ValueError, FileNotFoundError: naming what is missing.
     """
-    if Path(spec).is_dir():
-        return read_tasks(Path(spec), split=split or "test", max_queries=max_queries)
-    benchmark, _, part = spec.partition("/")
+    if Path(name).is_dir():
+        return read_tasks(Path(name), split=split or "test", max_queries=max_queries)
+    name = str(name)
+    benchmark, part = _parse_name(name)
+    source = source or ("local" if data else None)
+    if source is None:
+        raise ValueError(
+            f"name the source of {name}: --data DIR for a local copy, or --from hub or --from tfds"
+        )
+    if source == "local" and data and (Path(data) / name / "qrels").is_dir():
+        return _local_tasks(name, Path(data) / name, split or "test", max_queries)
+    only = None if benchmark == "beir" else "dev" if benchmark == "miracl" else "test"
+    if only and split not in (None, only):
+        raise ValueError(f"{benchmark} is measured on its {only} split, not on {split!r}")
+    split = split or ("dev" if name == "beir/msmarco" else "test")
+    request = _Request(name, part, split, source, data, max_queries)
+    return [_ADAPTERS[benchmark](request)]
+
+
+def _parse_name(name: str) -> tuple[str, str]:
+    """(benchmark, language or set of BEIR). Raises an error that lists the valid names."""
+    benchmark, _, part = name.partition("/")
     if benchmark not in PROTOCOLS:
         raise FileNotFoundError(
-            f"no task {spec!r}: not a directory, nor one of miracl/LANG, mkqa/LANG, mldr/LANG, "
+            f"no task {name!r}: neither a directory nor one of miracl/LANG, mkqa/LANG, mldr/LANG, "
             "narrativeqa, beir/SET"
         )
     languages = LANGUAGES.get(benchmark)
@@ -79,33 +104,24 @@ def load_tasks(
         raise ValueError(f"{benchmark} has the languages {' '.join(languages)}, not {part!r}")
     if benchmark == "beir" and not part:
         raise ValueError("name a set of BEIR: beir/scifact")
-    source = source or ("local" if data else None)
-    if source is None:
+    return benchmark, part
+
+
+def _local_tasks(name: str, folder: Path, split: str, max_queries: int | None) -> list[Task]:
+    """A benchmark from a directory in BEIR's layout, with the benchmark's protocol."""
+    benchmark = name.split("/")[0]
+    protocol = PROTOCOLS[benchmark]
+    if protocol.judged_by == "answers":
         raise ValueError(
-            f"say where {spec} is: --data DIR for a local copy, or --source hub or --source tfds"
+            f"{benchmark} is judged by answers, which BEIR's layout does not hold: name {folder} "
+            "as a task, or put the published files into the directory of --data"
         )
-    if source == "local" and data and (Path(data) / spec / "qrels").is_dir():
-        protocol = PROTOCOLS[benchmark]
-        if protocol.judged_by == "answers":
-            raise ValueError(
-                f"{benchmark} counts passages that hold an answer, for which BEIR's layout has no "
-                f"place: name {Path(data) / spec} as a task of its own, or put the published files "
-                f"under {data}"
-            )
-        tasks = read_tasks(Path(data) / spec, split=split or "test", max_queries=max_queries)
-        return [
-            dataclasses.replace(t, name=spec, family=benchmark, protocol=protocol) for t in tasks
-        ]
-    only = None if benchmark == "beir" else "dev" if benchmark == "miracl" else "test"
-    if only and split not in (None, only):
-        raise ValueError(f"{benchmark} is measured on its {only} split alone, not on {split!r}")
-    split = split or ("dev" if spec == "beir/msmarco" else "test")
-    request = _Request(spec, part, split, source, data, max_queries)
-    return [_ADAPTERS[benchmark](request)]
+    tasks = read_tasks(folder, split=split, max_queries=max_queries)
+    return [dataclasses.replace(t, name=name, family=benchmark, protocol=protocol) for t in tasks]
 
 
 class _Request(NamedTuple):
-    """A benchmark by name, and where its records are."""
+    """A benchmark and the source of its records."""
 
     name: str
     part: str  # language, or set of BEIR
@@ -114,10 +130,10 @@ class _Request(NamedTuple):
     data: str | None
     count: int | None  # of queries, at most
 
-    def rows(self, kind: str) -> RecordReader:
+    def rows(self, table: str) -> RecordReader:
         return open_rows(
             self.name.split("/")[0],
-            kind,
+            table,
             part=self.part,
             split=self.split,
             source=self.source,
@@ -129,33 +145,33 @@ class _Request(NamedTuple):
 
 
 def _judged(request: _Request) -> Task:
-    """MIRACL and BEIR: documents, queries and judgements in files of their own."""
+    """MIRACL and BEIR: documents, queries and judgements in separate files."""
     qrels: Qrels = {}
     for _, row in request.rows("qrels")():
         qrels.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
     queries = [
-        (str(_id(row)), _text(place, row, "text")) for place, row in request.rows("queries")()
+        (str(_id(row)), _text(where, row, "text")) for where, row in request.rows("queries")()
     ]
     queries = [(query, text) for query, text in queries if query in qrels]
     return _task(request, request.corpus(), queries, qrels)
 
 
 def _mldr(request: _Request) -> Task:
-    """MLDR: every question names its own document."""
+    """MLDR: every question names its relevant document."""
     queries, qrels = [], {}
-    for place, row in request.rows("test")():
+    for where, row in request.rows("test")():
         query = str(row["query_id"])
-        queries.append((query, _text(place, row, "query")))
+        queries.append((query, _text(where, row, "query")))
         qrels[query] = {str(passage["docid"]): 1 for passage in row["positive_passages"]}
     return _task(request, request.corpus(), queries, qrels)
 
 
 def _narrativeqa(request: _Request) -> Task:
-    """NarrativeQA: a question is to find its story among the stories of the test set."""
+    """NarrativeQA: the relevant document of a question is its story; documents are all stories."""
     queries, qrels, stories = [], {}, {}
-    for number, (place, row) in enumerate(request.rows("test")()):
+    for number, (where, row) in enumerate(request.rows("test")()):
         story = row["document"]
-        queries.append((f"q{number}", _text(place, row["question"], "text")))
+        queries.append((f"q{number}", _text(where, row["question"], "text")))
         qrels[f"q{number}"] = {str(story["id"]): 1}
         stories.setdefault(str(story["id"]), story["text"])
 
@@ -167,19 +183,19 @@ def _narrativeqa(request: _Request) -> Task:
 
 
 def _mkqa(request: _Request) -> Task:
-    """MKQA: questions in one language, English answers to find in English passages (BEIR's nq).
+    """MKQA: questions in one language, English answers in English passages (BEIR's nq).
 
-    Of a question's answers those that are unanswerable, yes or no, or long do not count; a
-    question without any other is dropped (6,619 of 10,000 remain).
+    Answers that are unanswerable, yes or no, or long are ignored; questions without other answers
+    are dropped (6,619 of 10,000 remain).
     """
     queries, accepted = [], {}
-    for place, row in request.rows("questions")():
+    for where, row in request.rows("questions")():
         kept = [a for a in row["answers"]["en"] if _answer_type(a) not in UNUSED_ANSWERS]
         if not kept:
             continue
         texts = [text for a in kept for text in (a.get("text"), *(a.get("aliases") or ()))]
         query = str(row["example_id"])
-        queries.append((query, _text(place, row["queries"], request.part)))
+        queries.append((query, _text(where, row["queries"], request.part)))
         accepted[query] = [text for text in dict.fromkeys(texts) if text]
     corpus = _passages(request._replace(name="mkqa", part="", count=None))
     return _task(request, corpus, queries, {}, accepted)
@@ -187,7 +203,7 @@ def _mkqa(request: _Request) -> Task:
 
 @functools.lru_cache(maxsize=1)
 def _passages(request: _Request) -> Corpus:
-    """MKQA's 2.7 million passages, which all its languages share: read through once."""
+    """MKQA's 2.7 million passages, which all its languages share; scanned once."""
     documents = _documents(request.rows("corpus"), lambda title, text: plain(f"{title}\n{text}"))
     return scan_corpus(documents, "the corpus of mkqa")
 
@@ -202,14 +218,14 @@ _ADAPTERS = {
 
 
 def _answer_type(answer: dict[str, Any]) -> str:
-    """MKQA's own files spell the type out; a data set with numbers in its place is refused."""
-    kind = answer.get("type")
-    if not isinstance(kind, str):
+    """The type in words. Raises ValueError for the numbers of other copies of MKQA."""
+    answer_type = answer.get("type")
+    if not isinstance(answer_type, str):
         raise ValueError(
-            f"MKQA's answer types must be words ('entity', 'date', ...), got {kind!r}; use the "
-            "published mkqa.jsonl.gz"
+            f"MKQA's answer types must be words ('entity', 'date', ...), got {answer_type!r}; use "
+            "the published mkqa.jsonl.gz"
         )
-    return kind
+    return answer_type
 
 
 def _stripped(title: str, text: str) -> str:
@@ -221,10 +237,10 @@ def _documents(
     join: Callable[[str, str], str] = _stripped,
 ) -> Callable[[], Iterator[Record]]:
     def documents() -> Iterator[Record]:
-        for number, (place, row) in enumerate(rows(), start=1):
+        for number, (where, row) in enumerate(rows(), start=1):
             text = row.get("text")
             if not isinstance(text, str):
-                raise ValueError(f"{place}: a document needs a text")
+                raise ValueError(f"{where}: a document needs a text")
             yield Record(str(_id(row)), join(row.get("title") or "", text), number)
 
     return documents
@@ -266,18 +282,21 @@ def _task(
 def _absent(
     name: str, qrels: Qrels, corpus: Corpus, queries: list[tuple[str, str]]
 ) -> tuple[str, ...]:
-    """What the judgements name and the benchmark has not."""
+    """Counts of judged documents and queries that are missing from the benchmark.
+
+    The texts are part of the protocol of results: rephrased, stored results are not found again.
+    """
     documents = {d for judged in qrels.values() for d in judged} - set(corpus.ids)
     unasked = set(qrels) - {query for query, _ in queries}
-    found = []
+    warnings = []
     if documents:
-        found.append(
+        warnings.append(
             f"{name}: the judgements name {len(documents)} documents that the corpus has not, such "
             f"as {min(documents)!r}; they cannot be found and count against recall"
         )
     if unasked:
-        found.append(f"{name}: {len(unasked)} judged queries have no text; they count 0")
-    return tuple(found)
+        warnings.append(f"{name}: {len(unasked)} judged queries have no text; they count 0")
+    return tuple(warnings)
 
 
 def _id(row: dict[str, Any]) -> Any:
@@ -287,8 +306,8 @@ def _id(row: dict[str, Any]) -> Any:
     raise ValueError(f"a record has no _id, but only {', '.join(row)}")
 
 
-def _text(place: str, row: dict[str, Any], key: str) -> str:
+def _text(where: str, row: dict[str, Any], key: str) -> str:
     text = row.get(key)
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{place}: a query without {key}")
+        raise ValueError(f"{where}: a query without {key}")
     return text

@@ -1,4 +1,4 @@
-"""What `m3jax train` measures every so often: nDCG@10 of each head on a task's queries."""
+"""Evaluation during training: nDCG@10 of each head on the queries of tasks."""
 
 import tempfile
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from pathlib import Path
 from m3jax.config import HEADS, TrainConfig
 from m3jax.embed.embedder import M3Embedder
 from m3jax.evaluate.averages import summarise
-from m3jax.evaluate.protocol import Settings
-from m3jax.evaluate.run import evaluate
+from m3jax.evaluate.options import EvaluationOptions
+from m3jax.evaluate.run import evaluate_model
 from m3jax.evaluate.tasks import read_tasks
 from m3jax.pretrained import Pretrained
 
@@ -16,30 +16,30 @@ MEASURE = "nDCG@10"
 
 
 def evaluator(config: TrainConfig) -> Callable[[Pretrained], dict[str, float]]:
-    """A function of the model to {method: nDCG@10, averaged over tasks, then families}.
+    """A function from a model to {"nDCG@10/METHOD": mean over tasks, then families}.
 
-    Tasks are those in the directory `evaluate_task`, `evaluate_queries` queries of each, texts cut
-    at the lengths of training. Methods are those of the heads that train; first, where there is
-    more than one, `all`: its number decides which model is the best. Raises FileNotFoundError or
-    ValueError for a directory that is no task, before anything is trained.
+    The tasks are those in the directory `evaluate_task`, with at most `evaluate_queries` queries
+    each and the text lengths of training. The methods are those of the trained heads, preceded by
+    `all` if all heads train; the first one decides which model is the best. Raises
+    FileNotFoundError or ValueError if the directory holds no task.
     """
     tasks = read_tasks(Path(config.evaluate_task), max_queries=config.evaluate_queries or None)
     heads = ("dense",) if config.objective == "retromae" else config.loss.heads
-    settings = Settings(
+    options = EvaluationOptions(
         methods=("all", *heads) if len(heads) == len(HEADS) else heads,
         store="needed",
         query_length=config.data.query_length,
         passage_length=config.data.passage_length,
     )
-    kept: list[M3Embedder] = []  # compiled once for the whole run
+    embedders: list[M3Embedder] = []  # one, compiled once
 
     def measure(model: Pretrained) -> dict[str, float]:
-        if not kept:
-            kept.append(M3Embedder(model, compute=config.compute))
-        kept[0].encoder.model = model
+        if not embedders:
+            embedders.append(M3Embedder(model, compute=config.compute))
+        embedders[0].encoder.model = model
         with tempfile.TemporaryDirectory(prefix="m3jax-evaluate-") as folder:
-            results = evaluate(kept[0], tasks, Path(folder), settings)
+            results = evaluate_model(embedders[0], tasks, Path(folder), options)
         overall = summarise(results).overall[MEASURE]["all"]
-        return {f"{MEASURE}/{name}": overall[name].value for name in settings.methods}
+        return {f"{MEASURE}/{name}": overall[name].value for name in options.methods}
 
     return measure

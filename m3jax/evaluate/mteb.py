@@ -17,7 +17,7 @@ from m3jax.pretrained import fingerprint
 
 
 class MtebModel:
-    """What `mteb.evaluate` calls. Make one with `mteb_model`."""
+    """The encoder that `mteb.evaluate` calls; made by `mteb_model`."""
 
     def __init__(self, embedder: M3Embedder, meta: Any):
         self.embedder = embedder
@@ -28,17 +28,18 @@ class MtebModel:
     ) -> np.ndarray:
         """Dense vectors [texts, d] of mteb's batches {"text": [...]}.
 
-        Documents get the embedder's passage instruction and passage length, queries and the texts
-        of symmetric tasks (no prompt type) its query instruction; the latter keep the passage
-        length. Batches are cut anew by the embedder, so mteb's batch_size has no effect.
+        Documents get the embedder's passage instruction and passage length, queries its query
+        instruction and query length, and the texts of symmetric tasks (no prompt type) its query
+        instruction and passage length. The embedder forms its own batches: mteb's batch_size has
+        no effect.
         """
         texts = [text for batch in inputs for text in batch["text"]]
-        kind = getattr(prompt_type, "value", prompt_type)
-        if kind == "document":
+        prompt = getattr(prompt_type, "value", prompt_type)
+        if prompt == "document":
             out = self.embedder.encode_corpus(texts)
-        elif kind == "query":
+        elif prompt == "query":
             out = self.embedder.encode_queries(texts)
-        elif kind is None:
+        elif prompt is None:
             length = self.embedder.passage_max_length
             out = self.embedder.encode_queries(texts, max_length=length)
         else:
@@ -46,7 +47,7 @@ class MtebModel:
         return out["dense_vecs"]
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
-        """Inner products [n, m] of [n, d] and [m, d]; most models' vectors have length 1."""
+        """Inner products [n, m] of vectors [n, d] and [m, d]."""
         return np.atleast_2d(_array(embeddings1)) @ np.atleast_2d(_array(embeddings2)).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
@@ -55,10 +56,10 @@ class MtebModel:
 
 
 def mteb_model(embedder: M3Embedder, name: str | None = None) -> MtebModel:
-    """The embedder as a model of mteb; `name` ("owner/model") is the one its results carry.
+    """The embedder as a model of mteb; `name` ("owner/model") is its name in mteb's results.
 
-    Instructions ("query: ", "passage: ") and lengths are the embedder's own. Raises ImportError
-    where mteb is not installed.
+    Instructions and lengths are the embedder's. Raises ImportError if mteb is not installed, and
+    ValueError if `name` does not have the form owner/model.
     """
     try:
         from mteb.models import ModelMeta
@@ -82,7 +83,7 @@ def mteb_model(embedder: M3Embedder, name: str | None = None) -> MtebModel:
 
 
 def _default_name(source: str) -> str:
-    """A hub name as it is; m3jax/NAME for a directory or a bundled model."""
+    """A hub name unchanged; m3jax/NAME for a directory or a bundled model."""
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not Path(source).exists():
         return source
     return f"m3jax/{Path(source).resolve().name}"

@@ -1,9 +1,9 @@
-"""The figures of the M3-Embedding paper, to stand beside ours. In percent.
+"""Results of the M3-Embedding paper, in percent.
 
 Chen, Xiao, Zhang, Luo, Lian, Liu: M3-Embedding. Findings of ACL 2024; arXiv 2402.03216v4. MIRACL
-dev (tables 1, 12), MKQA (2, 13), MLDR test (3), NarrativeQA (4). BM25 is theirs with the tokens
-of XLM-R. Earlier versions give lower MIRACL figures: they took passages with the query's own id
-out of the results.
+dev (tables 1, 12), MKQA (2, 13), MLDR test (3), NarrativeQA (4). BM25 is
+over the tokens of XLM-R. Earlier versions of the paper have lower MIRACL figures: they removed the
+passage with the query's id from the ranking.
 """
 
 from collections.abc import Sequence
@@ -39,14 +39,14 @@ _MIRACL = {
 
 
 def average(name: str, measure: str, method: str) -> float | None:
-    """The paper's average over languages; None where it has none."""
+    """The paper's average over languages, or None if it has none."""
     row = AVERAGES.get((name, measure))
     return row[METHODS.index(method)] if row and method in METHODS else None
 
 
 def mean(name: str, tasks: Sequence[str], measure: str, method: str) -> float | None:
-    """Of the paper's figures for these tasks; its own average where they are all of its languages,
-    None where neither is known."""
+    """The mean of the paper's figures for these tasks; for all of its languages the average that it
+    publishes; None if a figure is missing."""
     if len(set(tasks)) == COUNTS.get(name) and "mkqa/en" not in tasks:
         return average(name, measure, method)
     known = [figure for task in tasks if (figure := of_task(task, measure, method)) is not None]
@@ -54,7 +54,7 @@ def mean(name: str, tasks: Sequence[str], measure: str, method: str) -> float | 
 
 
 def of_task(name: str, measure: str, method: str) -> float | None:
-    """The paper's figure for one task (miracl/de, narrativeqa); None where it has none here."""
+    """The paper's figure for one task (miracl/de, narrativeqa), or None if it is not listed."""
     benchmark, _, language = name.partition("/")
     if not language:
         return average(name, measure, method)

@@ -1,4 +1,4 @@
-"""What a result says of how it was made, and which parts of that decide the numbers."""
+"""The protocol of a result: what decides its numbers, and the environment it was made in."""
 
 import dataclasses
 import importlib.metadata
@@ -9,86 +9,63 @@ from typing import Any
 
 from m3jax.config import HeadWeights
 from m3jax.embed.embedder import M3Embedder
-from m3jax.evaluate import embed
+from m3jax.evaluate.options import EvaluationOptions
 from m3jax.evaluate.tasks import QuerySet, Task
 from m3jax.io.hashing import hex_digest
 from m3jax.pretrained import fingerprint
 from m3jax.search import bm25, fuse
-from m3jax.search.options import (
-    FUSED,
-    METHODS,
-    TOKENIZATIONS,
-    Depths,
-    canonical_method,
-    check_fusion,
-)
+from m3jax.search.options import FUSED
 from m3jax.search.threads import cores
 
-PACKAGES = ("m3jax", "jax", "flax", "numpy", "transformers", "bm25s", "ir-measures",
-            "pytrec-eval-terrier")  # fmt: skip
+PACKAGES = (
+    "m3jax",
+    "jax",
+    "flax",
+    "numpy",
+    "transformers",
+    "bm25s",
+    "ir-measures",
+    "pytrec-eval-terrier",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a user may change of the protocol; None: what the benchmark says.
+class ModelDescription:
+    """What an evaluation needs to know of its model, computed once."""
 
-    Of `weights` None means those that the model keeps for the weighted sum, else the benchmark's.
-    """
-
-    methods: tuple[str, ...] = tuple(METHODS)
-    top_k: int = 1000  # documents a query that are measured
-    depths: Depths = Depths()
-    weights: HeadWeights | str | None = None  # of fused methods, or a preset; None: see below
-    fusion: str = "weighted"
-    compat: str | None = None  # "flagembedding": a score missing from a list is 0
-    bm25_terms: str = "tokens"
-    query_length: int | None = None
-    passage_length: int | None = None
-    measures: tuple[str, ...] | None = None
-    remove_self: bool = False  # take the document with the query's own id out of its results
-    store: str = "all"  # representations kept: "all" the model has, or those "needed"
-    dtype: str = "float32"  # of the stored document vectors
-    batch_size: int | None = None
-    cls_every: int | None = None  # MCLS of documents [M3 app. B.2]
-    save_runs: bool = False
-
-    def __post_init__(self):
-        methods = tuple(map(canonical_method, self.methods))
-        object.__setattr__(self, "methods", methods)
-        for name, value, known in (
-            ("bm25_terms", self.bm25_terms, TOKENIZATIONS),
-            ("store", self.store, embed.STORES),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        check_fusion(self.fusion, self.weights, self.compat)
-        if self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+    fields: dict[str, Any]  # of a protocol: what decides the vectors
+    vocabulary: dict[str, Any]  # fields of BM25 over tokens
+    fusion: dict[str, HeadWeights]  # weights tuned for the model, by method
+    max_length: int  # tokens of the longest text
 
 
-def describe_model(embedder: M3Embedder) -> dict[str, Any]:
-    """The parts of a protocol that belong to the model; hashes its weights once."""
+def describe(embedder: M3Embedder | None, options: EvaluationOptions) -> ModelDescription:
+    """The description of a model, which covers a hash of its weights; without one, of BM25."""
+    if embedder is None:
+        return ModelDescription(fields={}, vocabulary={}, fusion={}, max_length=bm25.MAX_TOKENS)
     model = embedder.encoder.model
-    return {
-        "model_hash": fingerprint(model.params, model.config),
-        "pooling": model.config.pooling,
-        "normalize": model.config.normalize,
-        "compute_dtype": embedder.compute.dtype,
-        "query_prefix": embedder.query_instruction,
-        "passage_prefix": embedder.passage_instruction,
-    }
+    vocabulary = {}
+    if "bm25" in options.methods and options.bm25_terms == "tokens":
+        tokenizer = embedder.tokenizer
+        digest = tokenizer.fingerprint()[:20]
+        vocabulary = {"vocabulary": tokenizer.vocab_size, "tokenizer": digest}
+    return ModelDescription(
+        fields={
+            "model_hash": fingerprint(model.params, model.config),
+            "pooling": model.config.pooling,
+            "normalize": model.config.normalize,
+            "compute_dtype": embedder.compute.dtype,
+            "query_prefix": embedder.query_instruction,
+            "passage_prefix": embedder.passage_instruction,
+        },
+        vocabulary=vocabulary,
+        fusion=model.fusion,
+        max_length=embedder.config.encoder.max_length,
+    )
 
 
-def describe_vocabulary(embedder: M3Embedder | None, settings: Settings) -> dict[str, Any]:
-    """The tokens that BM25 counts; {} where it counts words or is not asked for."""
-    if embedder is None or settings.bm25_terms == "words" or "bm25" not in settings.methods:
-        return {}
-    tokenizer = embedder.tokenizer
-    return {"vocabulary": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint()[:20]}
-
-
-def circumstances(embedder: M3Embedder | None) -> dict[str, Any]:
-    """Name of the model, versions and machine: recorded, but no part of a result's identity."""
+def environment(embedder: M3Embedder | None) -> dict[str, Any]:
+    """The model's name, versions and machine: in every protocol, but not in its identity."""
     import jax
 
     versions = {"python": platform.python_version()}
@@ -105,86 +82,104 @@ def circumstances(embedder: M3Embedder | None) -> dict[str, Any]:
     }
 
 
-def lengths(embedder: M3Embedder | None, task: Task, settings: Settings) -> tuple[int, int]:
-    """Tokens of a query and of a passage."""
-    longest = embedder.config.encoder.max_length if embedder else bm25.MAX_TOKENS
-    query = settings.query_length or task.protocol.query_length
-    passage = settings.passage_length or task.protocol.passage_length
-    return min(query, longest), min(passage, longest)
+def lengths(model: ModelDescription, task: Task, options: EvaluationOptions) -> tuple[int, int]:
+    """(tokens of a query, tokens of a document) at most."""
+    query = options.query_length or task.protocol.query_length
+    passage = options.passage_length or task.protocol.passage_length
+    return min(query, model.max_length), min(passage, model.max_length)
 
 
-def measures_of(task: Task, settings: Settings) -> list[str]:
-    """The measures of a task; ValueError where none of those asked for can be had."""
-    names = list(settings.measures or task.protocol.measures)
+def measures_of(task: Task, options: EvaluationOptions) -> list[str]:
+    """The measures of a task. Raises ValueError if none of those requested applies to it."""
+    names = list(options.measures or task.protocol.measures)
     if task.protocol.judged_by == "answers":
         names = [name for name in names if name.startswith("Recall@")]
     if not names:
-        raise ValueError(f"{task.name} is judged by its answers, which gives Recall@k only")
+        raise ValueError(f"{task.name} is judged by answers, which gives Recall@k only")
     return names
 
 
 def protocol_of(
-    model: dict[str, Any], task: Task, queries: QuerySet, method: str, settings: Settings,
-    tokens: tuple[int, int], vocabulary: dict[str, Any], own: dict[str, HeadWeights],
-) -> dict[str, Any]:  # fmt: skip
-    """Everything that decides the numbers: results with equal protocols are the same.
+    method: str,
+    task: Task,
+    queries: QuerySet,
+    model: ModelDescription,
+    options: EvaluationOptions,
+) -> dict[str, Any]:
+    """Everything that decides the numbers: equal protocols give equal results.
 
-    `model` comes from `describe_model`; `tokens` are the lengths of queries and passages,
-    `vocabulary` from `describe_vocabulary`, `own` are the weights that the model keeps.
+    Files of results are named by a hash of it (`results.path_of`): with another key or value,
+    stored results are not used again.
     """
+    query_length, passage_length = lengths(model, task, options)
     protocol: dict[str, Any] = {
         "corpus": {"documents": len(task.document_ids), "hash": task.digest},
         "queries": {
             "number": len(queries.ids),
-            "sampled_from": queries.sampled_from,
+            "sampled_from": queries.population,
             "hash": _hash(queries),
         },
         "title_join": task.protocol.title_join,
         "judged_by": task.protocol.judged_by,
-        "measures": measures_of(task, settings),
-        "top_k": settings.top_k,
-        "remove_self": settings.remove_self,
+        "measures": measures_of(task, options),
+        "top_k": options.top_k,
+        "remove_self": options.remove_self,
         "missing_queries": "count 0",
         "ties": "document order",
         "warnings": list(task.warnings),
     }
-    if queries.aside is not None:
+    if queries.excluded is not None:
         protocol["translations"] = "taken out"
     if method == "bm25":
-        protocol["bm25"] = {"terms": settings.bm25_terms, **vocabulary, "k1": bm25.K1,
-                            "b": bm25.B, "tokens": bm25.MAX_TOKENS}  # fmt: skip
-        return protocol
-    protocol |= model | {
-        "query_tokens": tokens[0],
-        "passage_tokens": tokens[1],
-        "stored_dtype": settings.dtype,
+        return protocol | {"bm25": _bm25_fields(model, options)}
+    protocol |= model.fields | {
+        "query_tokens": query_length,
+        "passage_tokens": passage_length,
+        "stored_dtype": options.storage_dtype,
         "depths": {
-            "dense": settings.depths.dense,
-            "sparse": settings.depths.sparse,
-            "rerank": settings.depths.rerank_top_k,
+            "dense": options.depths.dense,
+            "sparse": options.depths.sparse,
+            "rerank": options.depths.rerank_top_k,
         },
     }
-    if settings.cls_every is not None:
-        protocol["cls_every"] = settings.cls_every
+    if options.cls_every is not None:
+        protocol["cls_every"] = options.cls_every
     if method in FUSED:
-        kept = own.get(method) if settings.fusion == "weighted" else None
-        weights = settings.weights or kept or task.protocol.weights
-        weights = fuse.preset(weights, method) if isinstance(weights, str) else weights
-        used = None if settings.fusion == "rrf" else dataclasses.asdict(weights)
-        protocol |= {"weights": used, "fusion": settings.fusion, "compat": settings.compat}
+        protocol |= _fusion_fields(method, task, model, options)
     return protocol
 
 
+def _bm25_fields(model: ModelDescription, options: EvaluationOptions) -> dict[str, Any]:
+    return {
+        "terms": options.bm25_terms,
+        **model.vocabulary,
+        "k1": bm25.K1,
+        "b": bm25.B,
+        "tokens": bm25.MAX_TOKENS,
+    }
+
+
+def _fusion_fields(
+    method: str, task: Task, model: ModelDescription, options: EvaluationOptions
+) -> dict[str, Any]:
+    """Weights: those of the options, else tuned ones of the model, else the benchmark's."""
+    tuned = model.fusion.get(method) if options.fusion == "weighted" else None
+    weights = options.weights or tuned or task.protocol.weights
+    weights = fuse.preset(weights, method) if isinstance(weights, str) else weights
+    used = None if options.fusion == "rrf" else dataclasses.asdict(weights)
+    return {"weights": used, "fusion": options.fusion, "compat": options.compat}
+
+
 def _processor() -> str:
-    """The processor's name where the system tells it."""
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text(encoding="utf-8").splitlines() if names.is_file() else []
-    found = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return found[0] if found else f"{platform.system()} {platform.machine()}"
+    """The processor's name, or the system's and architecture's."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else f"{platform.system()} {platform.machine()}"
 
 
 def _hash(queries: QuerySet) -> str:
     judged = queries.qrels if queries.answers is None else queries.answers
-    aside = [] if queries.aside is None else [queries.aside]
-    text = json.dumps([queries.ids, queries.texts, judged, *aside], ensure_ascii=False)
+    excluded = [] if queries.excluded is None else [queries.excluded]
+    text = json.dumps([queries.ids, queries.texts, judged, *excluded], ensure_ascii=False)
     return hex_digest(text, size=10)

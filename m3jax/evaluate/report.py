@@ -1,4 +1,4 @@
-"""Results as JSON, as Markdown tables with the paper's beside them, and as a plot."""
+"""Reports of results: JSON, Markdown tables with the paper's figures, and plots."""
 
 import functools
 import json
@@ -9,11 +9,11 @@ from typing import Any
 from m3jax.evaluate import averages, paper, report_files
 from m3jax.evaluate.averages import Summary
 from m3jax.evaluate.plots import draw
-from m3jax.evaluate.results import Result
+from m3jax.evaluate.results import EvaluationResult
 from m3jax.io.atomic import replace_file
 from m3jax.search.options import method_label
 
-# Protocol fields in the notes, in this order.
+# Protocol fields listed at the end of a report, in this order.
 SHARED = (
     *("model", "model_hash", "pooling", "query_prefix", "passage_prefix", "query_tokens"),
     *("passage_tokens", "cls_every", "compute_dtype", "stored_dtype", "top_k", "remove_self"),
@@ -23,15 +23,20 @@ SHARED = (
 
 
 def write_report(
-    output: Path, results: Sequence[Result], name: str = "results", *, packed: bool = False
+    output: Path,
+    results: Sequence[EvaluationResult],
+    name: str = "results",
+    *,
+    packed: bool = False,
 ) -> Summary:
-    """Writes NAME.json, NAME.md and NAME.png to `output` and returns the averages.
+    """Writes NAME.json, NAME.md and NAME.png to the directory `output`; returns the averages.
 
-    With `packed` the JSON file is NAME.json.gz in the small form of `report_files`. Where tasks
-    differ in their first measure, every other one has a plot NAME.MEASURE.png.
+    With `packed` the JSON file is NAME.json.gz in the packed form of `report_files`. If tasks have
+    different primary measures, those after the first are plotted to NAME.MEASURE.png. Raises
+    ValueError without results.
     """
     if not results:
-        raise ValueError("no result to report")
+        raise ValueError("no results to report")
     summary = averages.summarise(results)
     report = report_of(results, summary)
     report_files.write(output / (f"{name}.json.gz" if packed else f"{name}.json"), report)
@@ -43,27 +48,27 @@ def write_report(
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Tables of the primary measures by task, family and over all; of the others; tests; notes."""
+    """Tables of the primary measures and of the others, paired tests, and the protocol."""
     levels = report["averages"]
     first = list(dict.fromkeys(row["primary"] for row in report["results"]))
     lines = ["# Retrieval results", ""]
     for measure in first:
         lines += [f"## {measure}, in percent", ""]
         lines += _table(levels, measure, with_intervals=True)
-        lines += _beside_paper(levels, measure)
+        lines += _paper_comparison(levels, measure)
     others = [measure for measure in levels["tasks"] if measure not in first]
     if others:
         lines += ["## Other measures, in percent", ""]
         for measure in others:
             lines += [f"### {measure}", "", *_table(levels, measure, with_intervals=False)]
-            lines += _beside_paper(levels, measure)
+            lines += _paper_comparison(levels, measure)
     lines += _tests(report["comparisons"])
     lines += _notes(report["results"])
     return "\n".join(lines) + "\n"
 
 
-def primaries(results: Sequence[Result]) -> list[str]:
-    """The first measures of the tasks, each once."""
+def primaries(results: Sequence[EvaluationResult]) -> list[str]:
+    """The distinct primary measures of the tasks."""
     return list(dict.fromkeys(result.primary for result in results))
 
 
@@ -94,8 +99,8 @@ def _table(levels: dict[str, Any], measure: str, with_intervals: bool) -> list[s
     return [*grid(head, rows), ""]
 
 
-def _beside_paper(levels: dict[str, Any], measure: str) -> list[str]:
-    """Ours and the paper's figures, where a task is one of the paper's benchmarks."""
+def _paper_comparison(levels: dict[str, Any], measure: str) -> list[str]:
+    """These results and the paper's, for tasks that are benchmarks of the paper."""
     methods = _methods(levels["sets"][measure])
     all_tasks = levels["tasks"][measure]
     figures = {
@@ -116,7 +121,7 @@ def _beside_paper(levels: dict[str, Any], measure: str) -> list[str]:
     if not rows:
         return []
     head = ["benchmark", "method", "ours", "paper", "difference"]
-    return [f"Beside the paper ({paper.CITATION}):", "", *grid(head, rows), ""]
+    return [f"Compared with the paper ({paper.CITATION}):", "", *grid(head, rows), ""]
 
 
 def _tests(tests: dict[str, dict[str, Any]]) -> list[str]:
@@ -129,12 +134,12 @@ def _tests(tests: dict[str, dict[str, Any]]) -> list[str]:
     if not rows:
         return []
     head = ["family", "methods", "difference", "p, randomisation", "p, Holm", "p, t-test"]
-    note = "Over the queries of all tasks of a family; by query set in the JSON file."
-    return ["## Paired tests on the first measure", "", note, "", *grid(head, rows), ""]
+    note = "Each test pools the queries of a family; the JSON file has the tests of each query set."
+    return ["## Paired tests on the primary measure", "", note, "", *grid(head, rows), ""]
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    """The protocol: what all results share, what differs, and the warnings."""
+    """The fields of the protocols with their distinct values, and the warnings."""
     lines = ["## Protocol", ""]
     protocols = [row["protocol"] for row in rows]
     for key in SHARED:
@@ -173,8 +178,8 @@ def _paper_table() -> list[str]:
     return [*grid(head, rows), "", f"{paper.CITATION}. BM25 over the tokens of XLM-R."]
 
 
-def report_of(results: Sequence[Result], summary: Summary) -> dict[str, Any]:
-    """The report as one JSON value: results, averages, means by language, paired tests."""
+def report_of(results: Sequence[EvaluationResult], summary: Summary) -> dict[str, Any]:
+    """The report as a JSON value: results, averages, means by language, paired tests."""
     levels = {
         "sets": summary.sets,
         "tasks": summary.tasks,
@@ -196,7 +201,7 @@ def report_of(results: Sequence[Result], summary: Summary) -> dict[str, Any]:
     }
 
 
-def _row_of(result: Result) -> dict[str, Any]:
+def _row_of(result: EvaluationResult) -> dict[str, Any]:
     return {
         "task": result.task,
         "family": result.family,
@@ -223,8 +228,8 @@ def _table_of(table: averages.Table) -> dict[str, Any]:
 
 
 def _methods(table: dict[str, dict[str, Any]]) -> list[str]:
-    found = dict.fromkeys(method for row in table.values() for method in row)
-    return sorted(found, key=lambda m: paper.METHODS.index(m) if m in paper.METHODS else 99)
+    names = dict.fromkeys(method for row in table.values() for method in row)
+    return sorted(names, key=lambda m: paper.METHODS.index(m) if m in paper.METHODS else 99)
 
 
 def _cells(row: dict[str, Any], methods: list[str], with_intervals: bool) -> list[str]:
@@ -241,11 +246,11 @@ def _cells(row: dict[str, Any], methods: list[str], with_intervals: bool) -> lis
 
 
 def grid(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table, numbers to the right."""
+    """Lines of a Markdown table; columns after the first are right-aligned."""
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
 def format_p(value: float | None) -> str:
-    """A p-value with three digits; "-" where the test is not defined."""
+    """A p-value with three digits; "-" for None."""
     return "-" if value is None else ("< 0.001" if value < 0.001 else f"{value:.3f}")

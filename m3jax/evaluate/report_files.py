@@ -1,7 +1,7 @@
 """Reports as JSON files, readable or packed.
 
     NAME.json       the report as `report.report_of` returns it, indented
-    NAME.json.gz    packed, about 14 times smaller: for reports that are kept under version control
+    NAME.json.gz    packed, about 14 times smaller: for reports under version control
 
 A packed report is compact JSON in gzip without name or time, so that equal reports are equal files.
 It omits what repeats, and `read` restores it:
@@ -44,15 +44,15 @@ def read(path: str | Path) -> dict[str, Any]:
 
     Raises FileNotFoundError, EOFError for damaged compression, ValueError for other contents.
     """
-    found = json.loads(b"".join(open_chunks(str(path))))
-    form = found.get("format") if isinstance(found, dict) else None
+    report = json.loads(b"".join(open_chunks(str(path))))
+    form = report.get("format") if isinstance(report, dict) else None
     if form not in (READABLE, PACKED):
         raise ValueError(f"{path} is not a report of `m3jax evaluate`")
-    return _current_names(unpack(found) if form == PACKED else found)
+    return _current_names(unpack(report) if form == PACKED else report)
 
 
 def _current_names(value: Any) -> Any:
-    """The report with methods by their present names, as keys and as values."""
+    """A report with the current names of methods in place of former ones, in keys and values."""
     if isinstance(value, dict):
         return {FORMER_NAMES.get(k, k): _current_names(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -123,7 +123,7 @@ def _one_language(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_set(results: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Results by (set name, method), names as `averages.set_name` makes them."""
+    """Results by (set name, method), as `EvaluationResult.name` and `method`."""
     return {
         (":".join(part for part in (r["task"], r["query_set"]) if part), r["method"]): r
         for r in results

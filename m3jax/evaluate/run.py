@@ -1,20 +1,22 @@
-"""Tasks, methods and a model to results: encode once, search by each method, measure, keep."""
+"""Evaluation of a model: encode each task once, search by every method, measure, store."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from m3jax.config import HeadWeights
 from m3jax.embed.embedder import M3Embedder
-from m3jax.evaluate import embed, results
-from m3jax.evaluate import protocol as protocols
+from m3jax.evaluate import embedding_store, results
 from m3jax.evaluate.answer_recall import answer_recall
+from m3jax.evaluate.embedding_store import EmbeddingStore, modes_for
 from m3jax.evaluate.metrics import as_run, per_query
-from m3jax.evaluate.protocol import Settings
-from m3jax.evaluate.results import Result
+from m3jax.evaluate.options import EvaluationOptions
+from m3jax.evaluate.protocol import ModelDescription, describe, environment, lengths, protocol_of
+from m3jax.evaluate.results import EvaluationResult
 from m3jax.evaluate.tasks import QuerySet, Task
 from m3jax.io.trec import write_run
 from m3jax.search import methods
@@ -24,194 +26,243 @@ from m3jax.search.options import SearchOptions, heads_of
 from m3jax.search.queries import EncodedQueries
 
 
-def evaluate(
+def evaluate_model(
     embedder: M3Embedder | None,
     tasks: Iterable[Task],
-    output: Path,
-    settings: Settings | None = None,
+    output: Path | str,
+    options: EvaluationOptions | None = None,
     *,
-    cache: Path | None = None,
-    tell: Callable[[Result, bool], None] = lambda result, kept: None,
-) -> list[Result]:
-    """Measures every method on every query set; what `output` holds already is kept.
+    cache: Path | str | None = None,
+    log: Callable[[str], None] | None = None,
+    progress: Callable[[EvaluationResult, bool], None] | None = None,
+) -> list[EvaluationResult]:
+    """Measures every method of `options` on every query set of `tasks`.
 
-    Without an embedder only BM25 over words can run. `tell` is called with each result and
-    whether it was there before. Raises ValueError for a method that needs a model.
+    Results are stored under OUTPUT/results, rankings (with `save_runs`) under OUTPUT/runs,
+    embeddings in `cache`, by default OUTPUT/embeddings. A stored result with the same protocol is
+    returned without computing it again. `evaluate.report.write_report` makes tables of results.
+
+    Args:
+      embedder: the model; None measures BM25 over words only.
+      tasks: from `load_tasks` or `read_tasks`, or united by `unite`.
+      output: a directory, created if missing.
+      options: default: all methods, with the settings of each benchmark.
+      cache: a directory of embeddings, which several evaluations may share.
+      log: called with one line of text for each result.
+      progress: called with each result, and whether it was stored before.
+
+    Returns:
+      One result for each task, query set and method, in this order.
+
+    Raises:
+      ValueError: a method needs a model and there is none, or a stored result is damaged.
     """
-    settings = settings or Settings()
-    needs_tokens = "bm25" in settings.methods and settings.bm25_terms == "tokens"
-    if embedder is None and (heads_of(settings.methods) or needs_tokens):
-        raise ValueError("only BM25 over words works without a model; name one with --model")
-    around = protocols.circumstances(embedder)
-    model = protocols.describe_model(embedder) if embedder else {}
-    store = None
-    modes = embed.modes_for(embedder, settings.methods, settings.store)
-    if embedder is not None and modes:
-        store = embed.Store(
-            embedder=embedder,
-            fingerprint=model["model_hash"],
-            folder=output / "embeddings" if cache is None else cache,
-            modes=modes,
-            dtype=settings.dtype,
-            batch_size=settings.batch_size,
-            cls_every=settings.cls_every,
-        )
-    found = []
-    last: dict[Any, Index] = {}  # the index of the last corpus, which united tasks share
+    options = options or EvaluationOptions()
+    needs_tokens = "bm25" in options.methods and options.bm25_terms == "tokens"
+    if embedder is None and (heads_of(options.methods) or needs_tokens):
+        raise ValueError("only BM25 over words works without a model: give one (--model)")
+    evaluation = _Evaluation(embedder, Path(output), options, cache)
+    evaluated = []
     for task in tasks:
-        for result, kept in _evaluate_task(
-            embedder, store, task, output, settings, model, around, last
-        ):
-            tell(result, kept)
-            found.append(result)
-    return found
+        for result, stored in evaluation.results(task):
+            evaluated.append(result)
+            if log:
+                log(describe_result(result, stored))
+            if progress:
+                progress(result, stored)
+    return evaluated
 
 
-def _evaluate_task(
-    embedder: M3Embedder | None,
-    store: embed.Store | None,
-    task: Task,
-    output: Path,
-    settings: Settings,
-    model: dict[str, Any],
-    around: dict[str, Any],
-    last: dict[Any, Index],
-) -> Iterator[tuple[Result, bool]]:
-    tokens = protocols.lengths(embedder, task, settings)
-    index = last.get((task.digest, tokens[1]))
-    vocabulary = protocols.describe_vocabulary(embedder, settings)
-    own = embedder.encoder.model.fusion if embedder else {}
-    for queries in task.query_sets:
-        missing = []
-        for method in settings.methods:
-            protocol = protocols.protocol_of(
-                model, task, queries, method, settings, tokens, vocabulary, own
+def describe_result(result: EvaluationResult, stored: bool) -> str:
+    """A line of text: task, method, primary measure in percent, queries and seconds."""
+    value = 100 * result.measures[result.primary]
+    cost = "kept" if stored else f"{len(result.queries)} queries in {result.seconds:.2f} s"
+    return f"{result.name:24} {result.method:13} {result.primary} {value:5.1f}   {cost}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measurement:
+    """A method on a query set, not computed yet."""
+
+    task: Task
+    queries: QuerySet
+    method: str
+    protocol: dict[str, Any]
+    path: Path  # of the result
+
+    @property
+    def run_path(self) -> Path:
+        return self.path.parent.parent / "runs" / f"{self.path.stem}.trec"
+
+
+class _Chunk(NamedTuple):
+    """Queries that are searched together."""
+
+    ids: list[str]
+    queries: EncodedQueries
+    cache: methods.Cache  # of rankings that several methods use
+    excluded: list[set[str]]  # documents removed from each query's ranking
+
+
+class _Evaluation:
+    """A model, its options and its stored embeddings; the index of the last corpus stays open."""
+
+    def __init__(
+        self,
+        embedder: M3Embedder | None,
+        output: Path,
+        options: EvaluationOptions,
+        cache: Path | str | None,
+    ):
+        self.embedder = embedder
+        self.output = output
+        self.options = options
+        self.model: ModelDescription = describe(embedder, options)
+        self.environment = environment(embedder)
+        self.index: Index | None = None
+        self.index_key: tuple[str, int] | None = None  # corpus and length of a document
+        self.store: EmbeddingStore | None = None
+        modes = modes_for(embedder, options.methods, options.store)
+        if embedder is not None and modes:
+            self.store = EmbeddingStore(
+                embedder=embedder,
+                fingerprint=self.model.fields["model_hash"],
+                folder=output / "embeddings" if cache is None else Path(cache),
+                modes=modes,
+                dtype=options.storage_dtype,
+                batch_size=options.batch_size,
+                cls_every=options.cls_every,
             )
-            path = results.path_of(output, task.name, queries.name, method, protocol)
-            result = results.read(path)
-            if result is None or (settings.save_runs and not _run_of(path).is_file()):
-                missing.append((method, path, protocol | around))
+
+    def results(self, task: Task) -> Iterator[tuple[EvaluationResult, bool]]:
+        """Every result of a task, and whether it was stored before."""
+        query_length, passage_length = lengths(self.model, task, self.options)
+        for queries in task.query_sets:
+            missing = []
+            for method in self.options.methods:
+                measurement = self._measurement(task, queries, method)
+                result = results.read(measurement.path)
+                no_run = self.options.save_runs and not measurement.run_path.is_file()
+                if result is None or no_run:
+                    missing.append(measurement)
+                else:
+                    yield result, True
+            if not missing:
+                continue
+            needs_vectors = self.store is not None and any(m.method != "bm25" for m in missing)
+            index = self._index_of(task, passage_length, needs_vectors)
+            chunks = list(self._chunks(queries, query_length, needs_vectors))
+            for measurement in missing:
+                yield self._measure(index, measurement, chunks), False
+
+    def _measurement(self, task: Task, queries: QuerySet, method: str) -> _Measurement:
+        protocol = protocol_of(method, task, queries, self.model, self.options)
+        path = results.path_of(self.output, task.name, queries.name, method, protocol)
+        return _Measurement(task, queries, method, protocol | self.environment, path)
+
+    def _index_of(self, task: Task, length: int, needs_vectors: bool) -> Index:
+        """The index of a task's corpus; united tasks share one."""
+        key = (task.digest, length)
+        index = self.index if key == self.index_key else None
+        if index is None or (needs_vectors and not _has_vectors(index)):
+            self.index = None  # frees the last one first
+            if self.store is not None and (needs_vectors or self.store.has(task, length)):
+                index = self.store.corpus(task, length)
             else:
-                yield result, True
-        if not missing:
-            continue
-        heads = store is not None and any(method != "bm25" for method, _, _ in missing)
-        if index is None or (heads and not _has_vectors(index)):
-            last.clear()
-            if store is not None and (heads or store.has(task, tokens[1])):
-                index = store.corpus(task, tokens[1])
-            else:  # BM25 alone reads texts
-                index = embed.of_texts(task.documents(), embedder)
-            last[task.digest, tokens[1]] = index
-        chunks = list(_chunks(store if heads else None, queries, tokens[0]))
-        for method, path, protocol in missing:
-            yield _measure(index, task, queries, chunks, method, path, protocol, settings), False
+                index = embedding_store.text_index(task.documents(), self.embedder)
+            self.index, self.index_key = index, key
+        return index
+
+    def _chunks(self, queries: QuerySet, length: int, needs_vectors: bool) -> Iterator[_Chunk]:
+        size = embedding_store.QUERY_SHARD
+        starts = range(0, len(queries.ids), size)
+        encoded: Any = [None] * len(starts)
+        if self.store is not None and needs_vectors:
+            encoded = self.store.queries(queries.ids, queries.texts, length)
+        for start, embeddings in zip(starts, encoded, strict=True):
+            ids = queries.ids[start : start + size]
+            texts = queries.texts[start : start + size]
+            excluded = [set((queries.excluded or {}).get(query, ())) for query in ids]
+            if self.options.remove_self:
+                excluded = [out | {query} for query, out in zip(ids, excluded, strict=True)]
+            yield _Chunk(ids, EncodedQueries(texts, embeddings), methods.Cache(), excluded)
+
+    def _measure(
+        self, index: Index, measurement: _Measurement, chunks: list[_Chunk]
+    ) -> EvaluationResult:
+        """Searches, measures and writes the result, and with `save_runs` the ranking."""
+        values: dict[str, dict[str, float]] = {n: {} for n in measurement.protocol["measures"]}
+        ranking, seconds = Hits([], []), 0.0
+        for chunk in chunks:
+            start = time.perf_counter()
+            hits = self._search(index, measurement, chunk)
+            seconds += time.perf_counter() - start
+            for name, by_query in _values(index, measurement, chunk.ids, hits).items():
+                values[name] |= by_query
+            if self.options.save_runs:
+                ranking.documents.extend(hits.documents)
+                ranking.scores.extend(hits.scores)
+        result = _result(measurement, values, seconds)
+        if self.options.save_runs:
+            name = f"m3jax-{measurement.method}"
+            write_run(measurement.run_path, measurement.queries.ids, index.ids, ranking, name)
+        results.write(measurement.path, result)
+        return result
+
+    def _search(self, index: Index, measurement: _Measurement, chunk: _Chunk) -> Hits:
+        options = self.options
+        top_k = options.top_k + max(map(len, chunk.excluded), default=0)
+        if measurement.method == "bm25":
+            hits = index.bm25(options.bm25_terms).search(chunk.queries.texts, top_k)
+        else:
+            weights = measurement.protocol.get("weights")
+            search_options = SearchOptions(
+                method=measurement.method,
+                weights=None if weights is None else HeadWeights(**weights),
+                fusion=options.fusion,
+                compat=options.compat,
+                depths=options.depths,
+            )
+            hits = methods.search(
+                index, chunk.queries, search_options, top_k=top_k, cache=chunk.cache
+            )
+        if any(chunk.excluded):
+            return _without(hits, chunk.excluded, index.ids).cut(options.top_k)
+        return hits
 
 
 def _has_vectors(index: Index) -> bool:
     return any(part is not None for part in (index.dense, index.sparse, index.colbert))
 
 
-def _chunks(
-    store: embed.Store | None, queries: QuerySet, length: int
-) -> Iterator[tuple[list[str], EncodedQueries, methods.Cache]]:
-    """(ids, queries, lists that methods share) of so many queries at a time."""
-    size = embed.QUERY_SHARD
-    starts = range(0, len(queries.ids), size)
-    parts: Any = [None] * len(starts)
-    if store is not None:
-        parts = store.queries(queries.ids, queries.texts, length)
-    for start, embeddings in zip(starts, parts, strict=True):
-        texts = queries.texts[start : start + size]
-        yield queries.ids[start : start + size], EncodedQueries(texts, embeddings), methods.Cache()
-
-
-def _measure(
-    index: Index,
-    task: Task,
-    queries: QuerySet,
-    chunks: list[tuple[list[str], EncodedQueries, methods.Cache]],
-    method: str,
-    path: Path,
-    protocol: dict[str, Any],
-    settings: Settings,
-) -> Result:
-    """Searches, measures and writes the result (and the run, where it is asked for)."""
-    names = protocol["measures"]
-    values: dict[str, dict[str, float]] = {name: {} for name in names}
-    everything, seconds = Hits([], []), 0.0
-    for ids, encoded, lists in chunks:
-        start = time.perf_counter()
-        out = _taken_out(queries, ids, settings)
-        hits = _search(index, encoded, method, protocol, settings, lists, out)
-        seconds += time.perf_counter() - start
-        for name, some in _values(index, task, queries, ids, hits, names).items():
-            values[name] |= some
-        if settings.save_runs:
-            everything.documents.extend(hits.documents)
-            everything.scores.extend(hits.scores)
+def _result(
+    measurement: _Measurement, values: dict[str, dict[str, float]], seconds: float
+) -> EvaluationResult:
+    """The result of all judged queries; those that have no text count 0."""
+    task, queries = measurement.task, measurement.queries
     language = dict(zip(queries.ids, queries.languages, strict=True))
     judged = [*queries.ids, *(query for query in queries.qrels if query not in language)]
-    result = Result(
+    primary = task.protocol.primary
+    return EvaluationResult(
         task=task.name,
         family=task.family,
         query_set=queries.name,
         language=queries.language,
-        method=method,
-        primary=task.protocol.primary if task.protocol.primary in names else names[0],
+        method=measurement.method,
+        primary=primary if primary in values else next(iter(values)),
         queries=judged,
         languages=[language.get(query, queries.language) for query in judged],
-        values={name: [some.get(query, 0.0) for query in judged] for name, some in values.items()},
-        protocol=protocol,
+        values={name: [row.get(query, 0.0) for query in judged] for name, row in values.items()},
+        protocol=measurement.protocol,
         seconds=round(seconds, 3),
     )
-    if settings.save_runs:
-        write_run(_run_of(path), queries.ids, index.ids, everything, f"m3jax-{method}")
-    results.write(path, result)
-    return result
 
 
-def _run_of(path: Path) -> Path:
-    """Where the run of a result lies."""
-    return path.parent.parent / "runs" / f"{path.stem}.trec"
-
-
-def _search(
-    index: Index,
-    encoded: EncodedQueries,
-    method: str,
-    protocol: dict[str, Any],
-    settings: Settings,
-    lists: methods.Cache,
-    out: list[set[str]],
-) -> Hits:
-    top_k = settings.top_k + max(map(len, out), default=0)
-    if method == "bm25":
-        hits = index.bm25(settings.bm25_terms).search(encoded.texts, top_k)
-    else:
-        weights = protocol.get("weights")
-        search_options = SearchOptions(
-            method=method,
-            weights=None if weights is None else HeadWeights(**weights),
-            fusion=settings.fusion,
-            compat=settings.compat,
-            depths=settings.depths,
-        )
-        hits = methods.search(index, encoded, search_options, top_k=top_k, cache=lists)
-    return _without(hits, out, index.ids).cut(settings.top_k) if any(out) else hits
-
-
-def _taken_out(queries: QuerySet, ids: list[str], settings: Settings) -> list[set[str]]:
-    """The documents that do not count of each query `ids`."""
-    aside = queries.aside or {}
-    own = [{query} if settings.remove_self else set() for query in ids]
-    return [some | set(aside.get(query, ())) for query, some in zip(ids, own, strict=True)]
-
-
-def _without(hits: Hits, out: list[set[str]], document_ids: Any) -> Hits:
+def _without(hits: Hits, excluded: list[set[str]], document_ids: Any) -> Hits:
+    """The hits except, for each query, its excluded documents."""
     kept = [
-        np.array([document_ids[int(d)] not in some for d in documents], bool)
-        for some, documents in zip(out, hits.documents, strict=True)
+        np.array([document_ids[int(d)] not in ids for d in documents], bool)
+        for ids, documents in zip(excluded, hits.documents, strict=True)
     ]
     return Hits(
         [d[keep] for d, keep in zip(hits.documents, kept, strict=True)],
@@ -220,11 +271,12 @@ def _without(hits: Hits, out: list[set[str]], document_ids: Any) -> Hits:
 
 
 def _values(
-    index: Index, task: Task, queries: QuerySet, ids: list[str], hits: Hits, names: list[str]
+    index: Index, measurement: _Measurement, ids: list[str], hits: Hits
 ) -> dict[str, dict[str, float]]:
     """Measure -> query -> value, of the queries `ids`."""
+    names, queries = measurement.protocol["measures"], measurement.queries
     numbers = [documents.tolist() for documents in hits.documents]
-    if task.protocol.judged_by == "answers":
+    if measurement.task.protocol.judged_by == "answers":
         assert queries.answers is not None
         documents: Any = index.documents
         return answer_recall(

@@ -1,4 +1,4 @@
-"""How sure a mean is, and whether two methods differ: over queries, seeded, vectorised.
+"""Confidence intervals of means and paired tests between methods, over queries.
 
 n  queries    b  resampled means
 """
@@ -13,11 +13,11 @@ from jaxtyping import Float
 
 RESAMPLES = 2000
 PERMUTATIONS = 10_000
-_CELLS = 1 << 22  # of one block of resampled values
+_BLOCK_VALUES = 1 << 22  # resampled values in memory at a time
 
 
 class Comparison(NamedTuple):
-    """Two methods on the same queries: `difference` is mean(a) - mean(b)."""
+    """A paired comparison of two methods; `difference` is mean(a) - mean(b)."""
 
     a: str
     b: str
@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
 def bootstrap_means(
     values: Float[np.ndarray, " n"], *, samples: int = RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, " b"]:
-    """Means of `samples` draws of n queries with replacement; zeros where there is no query."""
+    """Means of `samples` draws of n queries with replacement; zeros without queries."""
     if not len(values):
         return np.zeros(samples)
     rng = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ def bootstrap_means(
 
 
 def interval(means: Float[np.ndarray, " b"], level: float = 0.95) -> tuple[float, float]:
-    """The central `level` of resampled means: a percentile bootstrap interval."""
+    """The percentile bootstrap interval of resampled means."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -55,12 +55,12 @@ def randomization_p(
 
     p = (1 + #{|sum_i s_i d_i| >= |sum_i d_i|}) / (1 + samples), each s_i a fair sign.
     """
-    d = difference[difference != 0].astype(np.float64)  # a query without one never matters
+    d = difference[difference != 0].astype(np.float64)  # zero differences contribute nothing
     if not len(d):
         return 1.0
     rng = np.random.default_rng(seed)
     observed = abs(d.sum())
-    scale = 1e-9 * np.abs(d).sum()  # sums of the same terms in another order are equal
+    scale = 1e-9 * np.abs(d).sum()  # sums of the same terms in another order count as equal
     extreme = 0
     for rows in _blocks(samples, len(d)):
         positive = rng.integers(0, 2, (rows, len(d)), dtype=np.int8)
@@ -72,7 +72,7 @@ def randomization_p(
 def compare(
     methods: Mapping[str, Float[np.ndarray, " n"]], *, seed: int = 0, samples: int = PERMUTATIONS
 ) -> list[Comparison]:
-    """Every pair of methods; values stand in the same order of queries."""
+    """Compares every pair of methods; their values are in the same order of queries."""
     rows: list[Any] = []
     for a, b in combinations(methods, 2):
         difference = methods[a].astype(np.float64) - methods[b].astype(np.float64)
@@ -89,9 +89,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order = np.argsort(p_values, kind="stable")
     corrected = np.empty(len(p_values))
     largest = 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
     return corrected.tolist()
 
 
@@ -103,6 +103,6 @@ def _t_p(difference: Float[np.ndarray, " n"]) -> float:
 
 
 def _blocks(rows: int, columns: int) -> list[int]:
-    """Numbers of rows that add up to `rows`, each block of bounded size."""
-    size = max(1, _CELLS // columns)
+    """Numbers of rows, adding up to `rows`, of blocks of bounded size."""
+    size = max(1, _BLOCK_VALUES // columns)
     return [min(size, rows - start) for start in range(0, rows, size)]

@@ -1,10 +1,10 @@
-"""What a retrieval task is, and how one is read from a directory of BEIR's layout.
+"""Retrieval tasks: read from directories in BEIR's layout, united into one corpus.
 
     TASK/corpus.jsonl[.gz]                              {"_id", "title"?, "text"} a line
         /queries.jsonl[.gz]       with qrels/test.tsv   {"_id", "text", "lang"?} a line
         /queries.NAME.jsonl[.gz]  with qrels/test.NAME.tsv    any number of them, over one corpus
 
-A folder of tasks is a family; a folder of families and tasks holds them all.
+A directory of tasks is a family; a directory of families and tasks holds them all.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a benchmark is run [M3 sec. 4]; lengths in tokens."""
+    """Settings of a benchmark [M3 sec. 4]; lengths in tokens."""
 
     query_length: int = 512
-    passage_length: int = 8192  # or what the model has
+    passage_length: int = 8192  # or the model's maximum
     weights: str = "miracl"  # the preset of fusion weights
     measures: tuple[str, ...] = ("nDCG@10", "Recall@20", "Recall@100", "MRR@10", "MAP")
     primary: str = "nDCG@10"
-    judged_by: str = "qrels"  # or "answers": a passage that holds an answer is a hit
+    judged_by: str = "qrels"  # or "answers": passages that contain one are relevant
     title_join: str = "title + ' ' + text"
 
 
@@ -39,44 +39,44 @@ class Protocol:
 class QuerySet:
     """Judged queries, in the order of their file."""
 
-    name: str  # "" where a task has only one set
+    name: str  # "" if a task has only one set
     language: str
     ids: list[str]
     texts: list[str]
     languages: list[str]  # of each query
     qrels: Qrels
     answers: dict[str, list[str]] | None = None  # query -> accepted answers
-    sampled_from: int | None = None  # judged queries there were, where these are a sample
-    aside: dict[str, list[str]] | None = None  # query -> documents taken out of its results
+    population: int | None = None  # judged queries that these were sampled from
+    excluded: dict[str, list[str]] | None = None  # query -> documents removed from its ranking
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """One corpus and the queries over it."""
+    """A corpus and the query sets searched in it."""
 
     name: str  # xquad/en
     family: str  # xquad
-    documents: Callable[[], Iterator[Record]]  # may be read any number of times
+    documents: Callable[[], Iterator[Record]]  # reads the corpus; may be called again
     document_ids: list[str]
     digest: str  # of ids and texts
     query_sets: list[QuerySet]
     protocol: Protocol = Protocol()
     source: str = ""
     warnings: tuple[str, ...] = ()
-    parts: "tuple[Task, ...]" = ()  # whose corpora this one's is made of (unite)
+    parts: "tuple[Task, ...]" = ()  # of a united task: the tasks whose corpora it joins
 
 
 def read_tasks(path: Path, *, split: str = "test", max_queries: int | None = None) -> list[Task]:
-    """The task in a directory, or all tasks below it, in the order of their names.
+    """The task in a directory, or all tasks in its subdirectories, in the order of their names.
 
-    Raises FileNotFoundError where there is none, and what `read_task` raises.
+    Raises FileNotFoundError if there is none, and the errors of `read_task`.
     """
     if not path.is_dir():
         raise FileNotFoundError(f"no such directory: {path}")
     folders = sorted(file.parent for file in path.rglob("corpus.jsonl*") if _is_corpus(file))
     if not folders:
         raise FileNotFoundError(
-            f"{path} holds no corpus.jsonl or corpus.jsonl.gz, nor does any folder in it"
+            f"{path} holds no corpus.jsonl or corpus.jsonl.gz, and no subdirectory does"
         )
     return [
         read_task(folder, name=_name(folder, path), split=split, max_queries=max_queries)
@@ -87,11 +87,11 @@ def read_tasks(path: Path, *, split: str = "test", max_queries: int | None = Non
 def read_task(
     folder: Path, *, name: str = "", split: str = "test", max_queries: int | None = None
 ) -> Task:
-    """Reads one directory. Queries without a judgement are left out.
+    """Reads a task from a directory. Queries without a judgement are left out.
 
-    Raises FileNotFoundError for a missing file; ValueError, naming file and line, for a corpus
-    that is empty or has an id twice and for a query without text. Judged documents and queries
-    that are not there are counted in a warning, and count against recall.
+    Judged documents and queries that are missing are counted in a warning and count as not found.
+    Raises FileNotFoundError for a missing file; ValueError, naming file and line, for an empty
+    corpus, a repeated id and a query without text.
     """
     name = name or folder.name
     path = str(_file(folder, "corpus"))
@@ -101,18 +101,18 @@ def read_task(
     sets, warnings = [], []
     for set_name, queries, qrels in files:
         language = set_name or name.rsplit("/", 1)[-1]
-        query_set, notes = _query_set(set_name, language, queries, qrels, known, max_queries)
+        query_set, missing = _query_set(set_name, language, queries, qrels, known, max_queries)
         sets.append(query_set)
-        warnings += notes
-    for note in warnings:
-        log.warning("%s", note)
+        warnings += missing
+    for warning in warnings:
+        log.warning("%s", warning)
     return make_task(
         name, corpus, sets, protocol=Protocol(), source=str(folder), warnings=tuple(warnings)
     )
 
 
 class Corpus(NamedTuple):
-    """Documents that have been read through once: ids collected, text hashed."""
+    """Documents that were read once for their ids and a hash of their texts."""
 
     documents: Callable[[], Iterator[Record]]
     ids: list[str]
@@ -120,13 +120,13 @@ class Corpus(NamedTuple):
 
 
 def scan_corpus(documents: Callable[[], Iterable[Record]], name: str) -> Corpus:
-    """Reads a corpus through. ValueError where it is empty or has an id twice."""
+    """Reads a corpus once. Raises ValueError if it is empty or repeats an id."""
     ids: dict[str, int] = {}
     digest = new_digest()
     for record in documents():
         if record.id in ids:
             raise ValueError(
-                f"{name}:{record.line}: the id {record.id!r} stands there already, on line "
+                f"{name}:{record.line}: the id {record.id!r} is already used on line "
                 f"{ids[record.id]}"
             )
         ids[record.id] = record.line
@@ -145,7 +145,7 @@ def make_task(
     source: str,
     warnings: tuple[str, ...] = (),
 ) -> Task:
-    """A task; the first part of its name is the family's."""
+    """A task; its family is the first part of its name."""
     return Task(
         name=name,
         family=name.split("/")[0],
@@ -159,14 +159,13 @@ def make_task(
     )
 
 
-def unite(tasks: Sequence[Task], parallel: Sequence[Sequence[str]] = ()) -> list[Task]:
-    """The tasks, each over the documents of all: small pools hide differences.
+def unite(tasks: Sequence[Task], translated: Sequence[Sequence[str]] = ()) -> list[Task]:
+    """The tasks, each with the documents of all tasks as its corpus: a harder search.
 
-    Documents become TASK:ID. Where a relevant text stands in several corpora, each copy is
-    relevant; a translation of it is not. `parallel` are groups of families in which documents of
-    one id are translations of each other, such as [("xquad", "xquad-x")]: what answers a query in
-    another language than its task's is then taken out of its results, where it would stand in the
-    way of what it is asked for.
+    Document ids become TASK:ID. Every copy of a relevant text is relevant, in any corpus. With
+    `translated`, groups of families in which documents of equal id are translations of each other
+    such as [("xquad", "xquad-x")], translations of a relevant document are removed from the
+    ranking; otherwise they count as not relevant.
     """
     parts = tuple(tasks)
     copies: dict[str, list[str]] = {}
@@ -183,59 +182,66 @@ def unite(tasks: Sequence[Task], parallel: Sequence[Sequence[str]] = ()) -> list
             for record in task.documents():
                 yield record._replace(id=f"{task.name}:{record.id}")
 
-    def over_all(task: Task, found: QuerySet) -> QuerySet:
+    def in_all(task: Task, queries: QuerySet) -> QuerySet:
         qrels = {}
-        for query, grades in found.qrels.items():
+        for query, grades in queries.qrels.items():
             numbers = {f"{task.name}:{document}": grade for document, grade in grades.items()}
             for number, grade in list(numbers.items()):
                 for copy in copies[text_of[number]] if number in text_of else ():
                     numbers[copy] = max(grade, numbers.get(copy, grade))
             qrels[query] = numbers
-        aside = _translations(task, found, qrels, parts, parallel)
-        return dataclasses.replace(found, qrels=qrels, aside=aside or None)
+        excluded = _translations(task, queries, qrels, parts, translated)
+        return dataclasses.replace(queries, qrels=qrels, excluded=excluded or None)
 
     return [
         dataclasses.replace(
-            task, documents=documents, document_ids=list(text_of), digest=digest,
-            query_sets=[over_all(task, found) for found in task.query_sets], parts=parts,
+            task,
+            documents=documents,
+            document_ids=list(text_of),
+            digest=digest,
+            query_sets=[in_all(task, queries) for queries in task.query_sets],
+            parts=parts,
         )
         for task in parts
-    ]  # fmt: skip
+    ]
 
 
 def _translations(
-    task: Task, found: QuerySet, relevant: Qrels, parts: Sequence[Task],
-    parallel: Sequence[Sequence[str]],
-) -> dict[str, list[str]]:  # fmt: skip
-    """Query -> documents of parallel tasks with the id of one that answers it, but not relevant."""
-    families = {family for group in parallel if task.family in group for family in group}
-    known = [(part.name, set(part.document_ids)) for part in parts if part.family in families]
+    task: Task,
+    queries: QuerySet,
+    relevant: Qrels,
+    parts: Sequence[Task],
+    translated: Sequence[Sequence[str]],
+) -> dict[str, list[str]]:
+    """Query -> translations of its relevant documents that are not relevant themselves."""
+    families = {family for group in translated if task.family in group for family in group}
+    corpora = [(part.name, set(part.document_ids)) for part in parts if part.family in families]
     return {
         query: [
             number
-            for name, ids in known
+            for name, ids in corpora
             for document in grades
             if document in ids and (number := f"{name}:{document}") not in relevant[query]
         ]
-        for query, grades in found.qrels.items()
-        if known
+        for query, grades in queries.qrels.items()
+        if corpora
     }
 
 
 def limit(query_set: QuerySet, count: int | None, seed: int = 0) -> QuerySet:
-    """At most `count` queries, drawn at random once and for all, in their old order."""
+    """At most `count` queries, sampled with a fixed seed, in their order."""
     if count is None or len(query_set.ids) <= count:
         return query_set
     if count < 1:
         raise ValueError(f"the number of queries must be at least 1, got {count}")
-    drawn = np.random.default_rng(seed).choice(len(query_set.ids), count, replace=False)
-    kept = sorted(drawn.tolist())
+    sample = np.random.default_rng(seed).choice(len(query_set.ids), count, replace=False)
+    kept = sorted(sample.tolist())
     ids = [query_set.ids[i] for i in kept]
     answers = query_set.answers
     return dataclasses.replace(
         query_set,
         ids=ids,
-        sampled_from=len(query_set.ids),
+        population=len(query_set.ids),
         texts=[query_set.texts[i] for i in kept],
         languages=[query_set.languages[i] for i in kept],
         qrels={i: query_set.qrels[i] for i in ids if i in query_set.qrels},
@@ -246,20 +252,24 @@ def limit(query_set: QuerySet, count: int | None, seed: int = 0) -> QuerySet:
 def _query_set(
     name: str, language: str, queries: Path, judged: Path, known: set[str], count: int | None
 ) -> tuple[QuerySet, list[str]]:
+    """The judged queries, and warnings of what is missing.
+
+    The warnings are part of the protocol of results: rephrased, stored results are not found again.
+    """
     qrels = read_qrels(judged)
     rows = [row for row in _read_queries(queries) if row[0] in qrels]
     if not rows:
         raise ValueError(f"{judged} judges no query of {queries}")
-    notes = []
+    warnings = []
     absent = {d for documents in qrels.values() for d in documents} - known
     if absent:
-        notes.append(
+        warnings.append(
             f"{judged} names {len(absent)} documents that the corpus has not, such as "
             f"{min(absent)!r}; they cannot be found and count against recall"
         )
     without_text = len(qrels) - len(rows)
     if without_text:
-        notes.append(
+        warnings.append(
             f"{judged} judges {without_text} queries that {queries.name} has not; they count 0"
         )
     query_set = QuerySet(
@@ -270,7 +280,7 @@ def _query_set(
         languages=[row[2] or language for row in rows],
         qrels=qrels,
     )
-    return limit(query_set, count), notes
+    return limit(query_set, count), warnings
 
 
 def _read_queries(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -279,38 +289,37 @@ def _read_queries(path: Path) -> Iterator[tuple[str, str, str]]:
     for number, line in numbered_lines(str(path)):
         if not line.strip():
             continue
-        place = f"{path}:{number}"
-        values = parse_object(line, place)
+        where = f"{path}:{number}"
+        values = parse_object(line, where)
         query, text = values.get("_id"), values.get("text")
         if not isinstance(query, (str, int)) or isinstance(query, bool):
-            raise ValueError(f"{place}: a query needs an _id, a string or a number: {query!r}")
+            raise ValueError(f"{where}: a query needs an _id, a string or a number, got {query!r}")
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{place}: query {query!r} has no text")
+            raise ValueError(f"{where}: query {query!r} has no text")
         if str(query) in seen:
-            raise ValueError(f"{place}: query {query!r} stands there already, on line "
-                             f"{seen[str(query)]}")  # fmt: skip
+            raise ValueError(f"{where}: query {query!r} is already on line {seen[str(query)]}")
         seen[str(query)] = number
         yield str(query), text, str(values.get("lang") or "")
 
 
 def _query_files(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
-    """(name of the set, its queries, its judgements) of every set that is judged in `split`."""
-    found = []
+    """(name of the set, its queries, its judgements) of every set with judgements in `split`."""
+    sets = []
     for path in sorted(folder.glob("queries*.jsonl*")):
         stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
         name = stem.removeprefix("queries").removeprefix(".")
         judged = folder / "qrels" / (f"{split}.{name}.tsv" if name else f"{split}.tsv")
         if judged.is_file():
-            found.append((name, path, judged))
+            sets.append((name, path, judged))
         elif name:
             raise FileNotFoundError(f"{path} has no judgements: {judged} is missing")
-    if not found:
+    if not sets:
         _file(folder, "queries")
-        there = ", ".join(sorted(p.name for p in (folder / "qrels").glob("*.tsv"))) or "nothing"
+        splits = ", ".join(sorted(p.name for p in (folder / "qrels").glob("*.tsv"))) or "nothing"
         raise FileNotFoundError(
-            f"{folder / 'qrels'} has no {split}.tsv but {there}; name the split to judge by"
+            f"{folder / 'qrels'} has no {split}.tsv but {splits}; name the split with --split"
         )
-    return found
+    return sets
 
 
 def _file(folder: Path, stem: str) -> Path:
@@ -325,17 +334,17 @@ def _is_corpus(path: Path) -> bool:
 
 
 def _name(folder: Path, root: Path) -> str:
-    """The path below a folder of families; FAMILY/TASK where a family or a task is named."""
+    """The path relative to a directory of families; FAMILY/TASK if `root` is a family or a task."""
     parts = folder.resolve().relative_to(root.resolve()).parts
     if len(parts) > 1 or (parts and not _is_family(root)):
         return "/".join(parts)
     if parts:
         return f"{root.resolve().name}/{parts[0]}"
-    whole = folder.resolve()
-    return f"{whole.parent.name}/{whole.name}" if _is_family(whole.parent) else whole.name
+    path = folder.resolve()
+    return f"{path.parent.name}/{path.name}" if _is_family(path.parent) else path.name
 
 
 def _is_family(folder: Path) -> bool:
-    """Several folders, each of them a task."""
+    """Whether a directory has several subdirectories, all of them tasks."""
     inside = [p for p in folder.resolve().iterdir() if p.is_dir() and not p.name.startswith(".")]
     return len(inside) > 1 and all(any(map(_is_corpus, p.iterdir())) for p in inside)

@@ -1,5 +1,6 @@
 """`m3jax evaluate`: reports, stored runs, errors."""
 
+import argparse
 import json
 import re
 import subprocess
@@ -10,11 +11,12 @@ from support.commands import environment
 from support.task_files import (
     DOCUMENTS,
     HEADER,
-    write_parallel_tasks,
     write_real_task,
     write_task,
+    write_translated_tasks,
 )
 
+from m3jax.cli.evaluate import add_arguments
 from m3jax.cli.main import main
 from m3jax.io.trec import read_qrels
 from m3jax.search.methods import METHODS
@@ -46,8 +48,13 @@ def test_all_methods_from_the_command_line(tiny_dir, tmp_path, encoded, capsys):
     assert document["by_language"]["cross"].keys() == {"fr", "zh"}
     assert document["paper"]["averages"][0]["all"] == 71.5
     text = (tmp_path / "out" / "results.md").read_text()
-    for expected in ("| **squad, mean of 2 tasks** |", "cross, mean of 2 sets", "arXiv 2402.03216",
-                     "| miracl nDCG@10 | 31.9 | 69.2 |", "- remove_self: false"):  # fmt: skip
+    for expected in (
+        "| **squad, mean of 2 tasks** |",
+        "cross, mean of 2 sets",
+        "arXiv 2402.03216",
+        "| miracl nDCG@10 | 31.9 | 69.2 |",
+        "- remove_self: false",
+    ):
         assert expected in text
     assert (tmp_path / "out" / "results.png").read_bytes().startswith(b"\x89PNG")
 
@@ -70,10 +77,21 @@ def test_bm25_over_words_needs_no_model(tmp_path, capsys):
 def test_stored_runs_are_measured_and_compared(tiny_dir, tmp_path, capsys):
     write_real_task(tmp_path / "task")
     output = tmp_path / "out"
-    run("--model", tiny_dir, "--task", tmp_path / "task", "--methods", "bm25,dense", "--output",
-        output, "--save-runs")  # fmt: skip
-    want = {r["method"]: r["measures"] for r in json.loads((output / "results.json").read_text())
-            ["results"]}  # fmt: skip
+    run(
+        "--model",
+        tiny_dir,
+        "--task",
+        tmp_path / "task",
+        "--methods",
+        "bm25,dense",
+        "--output",
+        output,
+        "--save-runs",
+    )
+    want = {
+        r["method"]: r["measures"]
+        for r in json.loads((output / "results.json").read_text())["results"]
+    }
     files = {method: next((output / "runs").glob(f"task.{method}.*")) for method in want}
     capsys.readouterr()
     qrels = tmp_path / "task" / "qrels" / "test.tsv"
@@ -121,8 +139,11 @@ def test_queries_missing_from_a_stored_run(tmp_path, capsys):
         (["--task", "nowhere", "--output", "o"], "no task 'nowhere'"),
         (["--task", "."], "--task needs --output"),
         (["--run", "r"], "--run needs --qrels"),
-        (["--task", ".", "--output", "o", "--union", "--remove-self"], "--union gives"),
-        (["--task", ".", "--output", "o", "--parallel", "a,b"], "--parallel is for --union"),
+        (["--task", ".", "--output", "o", "--union", "--remove-self"], "--union and --remove-self"),
+        (
+            ["--task", ".", "--output", "o", "--translated-families", "a,b"],
+            "--translated-families needs",
+        ),
         (["--task", ".", "--output", "o", "--methods", "magic"], "method must be one of bm25"),
         (["--task", ".", "--output", "o", "--depths", "1,2"], "--depths needs three numbers"),
         (["--task", ".", "--output", "o", "--weights", "a"], "--weights needs numbers"),
@@ -136,10 +157,22 @@ def test_wrong_arguments_are_explained(tmp_path, monkeypatch, capsys, arguments,
     assert not (tmp_path / "o").exists()
 
 
-def test_translations_stand_aside_by_command(tiny_dir, tmp_path, capsys):
-    write_parallel_tasks(tmp_path / "both")
-    arguments = ["--model", tiny_dir, "--task", tmp_path / "both", "--output", tmp_path / "out",
-                 "--methods", "bm25", "--measures", "MRR@10", "--union", "--parallel"]  # fmt: skip
+def test_translations_are_excluded_by_command(tiny_dir, tmp_path, capsys):
+    write_translated_tasks(tmp_path / "both")
+    arguments = [
+        "--model",
+        tiny_dir,
+        "--task",
+        tmp_path / "both",
+        "--output",
+        tmp_path / "out",
+        "--methods",
+        "bm25",
+        "--measures",
+        "MRR@10",
+        "--union",
+        "--translated-families",
+    ]
     run(*arguments, "both")
     found = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
     assert [result["measures"]["MRR@10"] for result in found] == [1, 1]
@@ -147,15 +180,51 @@ def test_translations_stand_aside_by_command(tiny_dir, tmp_path, capsys):
     assert "no task is of 'others'; the families: both" in capsys.readouterr().err
 
 
+def test_former_flags_are_accepted_with_a_warning(capsys):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    former = {
+        "--query-prefix": "--query-instruction",
+        "--passage-prefix": "--passage-instruction",
+        "--embedding-dtype": "--storage-dtype",
+        "--parallel": "--translated-families",
+        "--source": "--from",
+    }
+    values = dict(zip(former, ("q: ", "p: ", "int8", "a,b", "hub"), strict=True))
+    options = parser.parse_args([part for pair in values.items() for part in pair])
+    warnings = [f"m3jax: warning: {old} is deprecated, use {new}" for old, new in former.items()]
+    assert capsys.readouterr().err.splitlines() == warnings
+    assert (options.query_instruction, options.passage_instruction) == ("q: ", "p: ")
+    assert (options.storage_dtype, options.source) == ("int8", "hub")
+    assert options.translated_families == ["a,b"]
+    assert not any(old in parser.format_help().split() for old in former)
+
+
 def test_it_runs_as_a_command(tiny_dir, tmp_path):
     write_task(tmp_path / "toy")
-    arguments = ["--model", tiny_dir, "--task", tmp_path / "toy", "--output", tmp_path / "out",
-                 "--methods", "dense", "--pooling", "mean", "--query-prefix", "query: ",
-                 "--measures", "P@1"]  # fmt: skip
+    arguments = [
+        "--model",
+        tiny_dir,
+        "--task",
+        tmp_path / "toy",
+        "--output",
+        tmp_path / "out",
+        "--methods",
+        "dense",
+        "--pooling",
+        "mean",
+        "--query-instruction",
+        "query: ",
+        "--measures",
+        "P@1",
+    ]
     out = subprocess.run(
         [sys.executable, "-m", "m3jax", "evaluate", *map(str, arguments)],
-        capture_output=True, text=True, env=environment(), check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
     assert out.returncode == 0, out.stderr
     assert "toy                      dense         P@1" in out.stdout
     protocol = json.loads((tmp_path / "out" / "results.json").read_text())["results"][0]["protocol"]

@@ -34,32 +34,42 @@ def test_miracl_from_its_published_files(tmp_path):
 
 def test_mldr_from_its_published_files(tmp_path):
     folder = tmp_path / "mldr-v1.0-de"
-    write(folder / "corpus.jsonl.gz", [{"docid": "doc-de-1", "text": "Lang."},
-                                       {"docid": "doc-de-2", "text": "Länger."}])  # fmt: skip
-    write(folder / "test.jsonl.gz", [{
-        "query_id": "q-de-1", "query": "Wie lang?",
-        "positive_passages": [{"docid": "doc-de-2", "text": "Länger."}],
-        "negative_passages": [{"docid": "doc-de-1", "text": "Lang."}],
-    }])  # fmt: skip
+    write(
+        folder / "corpus.jsonl.gz",
+        [{"docid": "doc-de-1", "text": "Lang."}, {"docid": "doc-de-2", "text": "Länger."}],
+    )
+    write(
+        folder / "test.jsonl.gz",
+        [
+            {
+                "query_id": "q-de-1",
+                "query": "Wie lang?",
+                "positive_passages": [{"docid": "doc-de-2", "text": "Länger."}],
+                "negative_passages": [{"docid": "doc-de-1", "text": "Lang."}],
+            }
+        ],
+    )
     (task,) = load_tasks("mldr/de", data=str(tmp_path))
     assert task.query_sets[0].qrels == {"q-de-1": {"doc-de-2": 1}}
     assert task.document_ids == ["doc-de-1", "doc-de-2"]
     assert (task.protocol.passage_length, task.protocol.weights) == (8192, "mldr")
 
 
-def test_a_split_or_layout_that_a_benchmark_has_not_is_refused(tmp_path):
+def test_unknown_splits_and_layouts_of_a_benchmark_are_refused(tmp_path):
     for name, split in (("miracl/sw", "test"), ("mldr/de", "dev"), ("narrativeqa", "train")):
-        with pytest.raises(ValueError, match="split alone, not on"):
+        with pytest.raises(ValueError, match="split, not on"):
             load_tasks(name, data=str(tmp_path), split=split)
     write_task(tmp_path / "mkqa" / "ja")
-    with pytest.raises(ValueError, match="passages that hold an answer"):
+    with pytest.raises(ValueError, match="judged by answers"):
         load_tasks("mkqa/ja", data=str(tmp_path))
 
 
 def test_mkqa_from_its_published_files(tmp_path):
     write(tmp_path / "mkqa.jsonl.gz", MKQA)
-    write(tmp_path / "nq" / "corpus.jsonl",
-          [{"_id": "doc0", "title": "Ada", "text": "A  “Countess” – of LOVELACE."}])  # fmt: skip
+    write(
+        tmp_path / "nq" / "corpus.jsonl",
+        [{"_id": "doc0", "title": "Ada", "text": "A  “Countess” – of LOVELACE."}],
+    )
     (task,) = load_tasks("mkqa/de", data=str(tmp_path))
     (queries,) = task.query_sets
     assert queries.ids == ["1", "5"] and queries.texts == ["Wer?", "Wann?"]
@@ -108,16 +118,32 @@ def test_beir_from_tfds(tmp_path):
     """A data set with the splits and features of TFDS's builder `beir`, prepared here."""
     tfds = pytest.importorskip("tensorflow_datasets")
     text = tfds.features.Text()
-    empty = {"query_id": "", "query": "", "query_metadata": "{}", "passage_id": "", "passage": "",
-             "passage_metadata": "{}", "score": -1.0}  # fmt: skip
+    empty = {
+        "query_id": "",
+        "query": "",
+        "query_metadata": "{}",
+        "passage_id": "",
+        "passage": "",
+        "passage_metadata": "{}",
+        "score": -1.0,
+    }
     passages = [("d1", "A fox."), ("d2", "A dog.")]
     splits = {
         "query": [{"query_id": "q1", "query": "fox?"}],
-        "passage": [{"passage_id": i, "passage": t, "passage_metadata": '{"title": "T"}'}
-                    for i, t in passages],
-        "test": [{"query_id": "q1", "query": "fox?", "passage_id": "d1", "passage": "A fox.",
-                  "score": 1.0}],
-    }  # fmt: skip
+        "passage": [
+            {"passage_id": i, "passage": t, "passage_metadata": '{"title": "T"}'}
+            for i, t in passages
+        ],
+        "test": [
+            {
+                "query_id": "q1",
+                "query": "fox?",
+                "passage_id": "d1",
+                "passage": "A fox.",
+                "score": 1.0,
+            }
+        ],
+    }
 
     class Beir(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
         __module__ = "beir"  # TFDS reads a dotted name as a package with resources
@@ -148,11 +174,11 @@ def test_beir_from_tfds(tmp_path):
         load_tasks("miracl/en", source="tfds", data=str(tmp_path))
 
 
-def test_the_hub_is_asked_for_what_is_needed_and_only_on_request(tmp_path, monkeypatch):
-    """Both of its clients replaced: which repository, configuration, split and files are named."""
+def test_the_hub_is_read_only_on_request(tmp_path, monkeypatch):
+    """With both clients replaced: the repository, configuration, split and files that are read."""
     import huggingface_hub
 
-    asked = []
+    requests = []
     tables = {
         ("BeIR/toy", "corpus", "corpus"): [{"_id": "d1", "title": "T", "text": "A fox."}],
         ("BeIR/toy", "queries", "queries"): [{"_id": "q1", "title": "", "text": "fox?"}],
@@ -161,11 +187,11 @@ def test_the_hub_is_asked_for_what_is_needed_and_only_on_request(tmp_path, monke
 
     def load_dataset(repository, name, split, streaming):
         assert not streaming
-        asked.append(repository)
+        requests.append(repository)
         return tables[repository, name, split]
 
     def snapshot_download(repository, repo_type, allow_patterns):
-        asked.append((repository, repo_type, *allow_patterns))
+        requests.append((repository, repo_type, *allow_patterns))
         return str(tmp_path / "snapshot")
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
@@ -180,25 +206,25 @@ def test_the_hub_is_asked_for_what_is_needed_and_only_on_request(tmp_path, monke
     write(folder / "corpus.jsonl.gz", [{"docid": "d", "text": "Lang."}])
     row = {"query_id": "q", "query": "Wie?", "positive_passages": [{"docid": "d", "text": ""}]}
     write(folder / "test.jsonl.gz", [row])
-    asked.clear()
+    requests.clear()
     (task,) = load_tasks("mldr/de", source="hub")
     assert task.query_sets[0].qrels == {"q": {"d": 1}}
-    assert asked == [
+    assert requests == [
         ("Shitao/MLDR", "dataset", "*mldr-v1.0-de/test.jsonl*"),
         ("Shitao/MLDR", "dataset", "*mldr-v1.0-de/corpus.jsonl*"),
     ]
-    asked.clear()
-    with pytest.raises(ValueError, match="say where"):
+    requests.clear()
+    with pytest.raises(ValueError, match="name the source of"):
         load_tasks("mldr/de")
-    assert not asked
+    assert not requests
 
 
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("nowhere", {}, "no task 'nowhere': not a directory, nor one of"),
+        ("nowhere", {}, "no task 'nowhere': neither a directory nor one of"),
         ("miracl/xx", {"data": "."}, "miracl has the languages ar bn en"),
-        ("miracl/en", {}, "say where miracl/en is: --data DIR"),
+        ("miracl/en", {}, "name the source of miracl/en: --data DIR"),
         ("mldr/en", {"data": "EMPTY"}, "hold no mldr-v1.0-en/test.jsonl"),
         ("mkqa/de", {"source": "tfds"}, "https://github.com/apple/ml-mkqa"),
         ("beir", {"data": "."}, "name a set of BEIR"),

@@ -9,9 +9,14 @@ import pytrec_eval
 from m3jax.evaluate.metrics import MEASURES, as_run, means, per_query
 
 TREC_NAMES = {
-    "nDCG@10": "ndcg_cut_10", "Recall@20": "recall_20", "Recall@100": "recall_100", "MAP": "map",
-    "P@5": "P_5", "MRR": "recip_rank", "Success@1": "success_1",
-}  # fmt: skip
+    "nDCG@10": "ndcg_cut_10",
+    "Recall@20": "recall_20",
+    "Recall@100": "recall_100",
+    "MAP": "map",
+    "P@5": "P_5",
+    "MRR": "recip_rank",
+    "Success@1": "success_1",
+}
 
 
 def random_case(seed, queries=40, documents=150, scores=8):
@@ -66,16 +71,16 @@ def test_ndcg_by_hand():
     assert value == pytest.approx(gain / ideal)
 
 
-def test_rankings_are_measured_in_their_own_order():
+def test_rankings_are_measured_in_their_order():
     """Scores too close for single precision would be ties; ranks are not."""
     documents = [f"d{i}" for i in range(50)]
     run = as_run([("q", documents)])
-    for place in (0, 9, 49):
-        value = per_query({"q": {f"d{place}": 1}}, run, ["MRR"])["MRR"]["q"]
-        assert value == pytest.approx(1 / (place + 1))
+    for rank in (0, 9, 49):
+        value = per_query({"q": {f"d{rank}": 1}}, run, ["MRR"])["MRR"]["q"]
+        assert value == pytest.approx(1 / (rank + 1))
 
 
-def test_nothing_found_and_nothing_asked():
+def test_empty_runs_and_unknown_measures():
     assert means(per_query({"q": {"d": 1}}, {})) == dict.fromkeys(MEASURES, 0.0)
     assert means(per_query({"q": {"d": 1}}, {}, count_missing=False)) == dict.fromkeys(
         MEASURES, 0.0

@@ -21,21 +21,41 @@ def make_task():
 
     class Tiny(AbsTaskRetrieval):
         metadata = TaskMetadata(
-            name="TinyRetrieval", description="A few sentences.", type="Retrieval",
-            reference="https://example.org", dataset={"path": "NA", "revision": "NA"},
-            category="t2t", eval_splits=["test"], eval_langs=["eng-Latn"], main_score="ndcg_at_10",
-            date=("2024-01-01", "2024-01-01"), domains=["Written"], task_subtypes=[],
-            license="cc0-1.0", annotations_creators="derived", dialect=[], modalities=["text"],
-            sample_creation="found", bibtex_citation="",
-        )  # fmt: skip
+            name="TinyRetrieval",
+            description="A few sentences.",
+            type="Retrieval",
+            reference="https://example.org",
+            dataset={"path": "NA", "revision": "NA"},
+            category="t2t",
+            eval_splits=["test"],
+            eval_langs=["eng-Latn"],
+            main_score="ndcg_at_10",
+            date=("2024-01-01", "2024-01-01"),
+            domains=["Written"],
+            task_subtypes=[],
+            license="cc0-1.0",
+            annotations_creators="derived",
+            dialect=[],
+            modalities=["text"],
+            sample_creation="found",
+            bibtex_citation="",
+        )
 
         def load_data(self, num_proc=None, **kwargs):
-            self.dataset = {"default": {"test": {
-                "corpus": Dataset.from_list(
-                    [{"id": i, "title": "", "text": t} for i, t in DOCUMENTS.items()]),
-                "queries": Dataset.from_list([{"id": i, "text": t} for i, t in QUERIES.items()]),
-                "relevant_docs": RELEVANT, "top_ranked": None,
-            }}}  # fmt: skip
+            self.dataset = {
+                "default": {
+                    "test": {
+                        "corpus": Dataset.from_list(
+                            [{"id": i, "title": "", "text": t} for i, t in DOCUMENTS.items()]
+                        ),
+                        "queries": Dataset.from_list(
+                            [{"id": i, "text": t} for i, t in QUERIES.items()]
+                        ),
+                        "relevant_docs": RELEVANT,
+                        "top_ranked": None,
+                    }
+                }
+            }
             self.data_loaded = True
 
     return Tiny()
@@ -77,8 +97,12 @@ def test_mteb_measures_what_we_measure(prefixed):
     run = as_run((q, [names[i] for i in row]) for q, row in zip(QUERIES, order, strict=True))
     ours = means(per_query(RELEVANT, run, ["nDCG@10", "Recall@1", "MAP@10", "MRR@10"]))
     assert 0 < ours["nDCG@10"] < 1
-    for name, theirs in (("nDCG@10", "ndcg_at_10"), ("Recall@1", "recall_at_1"),
-                         ("MAP@10", "map_at_10"), ("MRR@10", "mrr_at_10")):  # fmt: skip
+    for name, theirs in (
+        ("nDCG@10", "ndcg_at_10"),
+        ("Recall@1", "recall_at_1"),
+        ("MAP@10", "map_at_10"),
+        ("MRR@10", "mrr_at_10"),
+    ):
         assert scores[theirs] == pytest.approx(ours[name], abs=1e-5), name
 
 
@@ -88,9 +112,12 @@ def test_prompt_type_chooses_instruction_and_length(tiny):
     from m3jax.evaluate import mteb_model
 
     embedder = M3Embedder(
-        tiny.encoder.model, query_instruction="query: ", passage_instruction="passage: ",
-        query_max_length=8, passage_max_length=64,
-    )  # fmt: skip
+        tiny.encoder.model,
+        query_instruction="query: ",
+        passage_instruction="passage: ",
+        query_max_length=8,
+        passage_max_length=64,
+    )
     model = mteb_model(embedder)
     batches = [{"text": TEXTS[:3]}, {"text": TEXTS[-1:]}]
     texts = [*TEXTS[:3], TEXTS[-1]]
@@ -101,8 +128,14 @@ def test_prompt_type_chooses_instruction_and_length(tiny):
     }
     vectors = {}
     for prompt_type, (prefix, length) in cases.items():
-        got = model.encode(batches, task_metadata=None, hf_split="test", hf_subset="default",
-                           prompt_type=prompt_type, batch_size=2)  # fmt: skip
+        got = model.encode(
+            batches,
+            task_metadata=None,
+            hf_split="test",
+            hf_subset="default",
+            prompt_type=prompt_type,
+            batch_size=2,
+        )
         want = tiny.encode([prefix + t for t in texts], max_length=length)["dense_vecs"]
         np.testing.assert_allclose(got, want, atol=1e-5)
         vectors[prompt_type] = got

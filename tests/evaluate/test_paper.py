@@ -18,7 +18,9 @@ def test_the_papers_figures_agree_with_their_averages():
     assert paper.average("xquad", "nDCG@10", "all") is None
 
 
-def test_the_papers_languages_are_all_there():
+def test_all_languages_of_the_paper_are_listed():
     assert {name: len(codes) for name, codes in LANGUAGES.items()} == {
-        "miracl": 18, "mkqa": 26, "mldr": 13,
-    }  # fmt: skip
+        "miracl": 18,
+        "mkqa": 26,
+        "mldr": 13,
+    }

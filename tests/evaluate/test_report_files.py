@@ -8,7 +8,7 @@ import pytest
 
 from m3jax.evaluate import averages, report_files
 from m3jax.evaluate.report import markdown, report_of, write_report
-from m3jax.evaluate.results import Result
+from m3jax.evaluate.results import EvaluationResult
 
 SETS = [  # task, family, query set, languages of its queries
     ("squad/en", "squad", "", ["en"] * 6),
@@ -23,7 +23,7 @@ def results(seed=0):
     """Results of three methods on all sets; one method is missing on one set."""
     rng = np.random.default_rng(seed)
     return [
-        Result(
+        EvaluationResult(
             task=task,
             family=family,
             query_set=query_set,

@@ -37,9 +37,12 @@ def test_randomization_equals_scipys_exact_test(shift):
     a = rng.random(13)
     b = np.where(rng.random(13) < 0.3, a, a - shift + rng.normal(0, 0.1, 13))
     exact = scipy.stats.permutation_test(
-        (a, b), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples",
-        vectorized=True, n_resamples=2**13,
-    ).pvalue  # fmt: skip
+        (a, b),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=2**13,
+    ).pvalue
     assert randomization_p(a - b, samples=40_000) == pytest.approx(exact, abs=0.012)
 
 

@@ -1,4 +1,4 @@
-"""Tasks from directories; united tasks: one corpus of several, families in parallel languages."""
+"""Tasks from directories; united tasks with one corpus, families of translations."""
 
 import re
 
@@ -7,62 +7,68 @@ from support.task_files import (
     DOCUMENTS,
     HEADER,
     write,
-    write_parallel_tasks,
     write_real_task,
     write_task,
+    write_translated_tasks,
 )
 
 from m3jax.evaluate.benchmarks import load_tasks
-from m3jax.evaluate.protocol import Settings
-from m3jax.evaluate.run import evaluate
+from m3jax.evaluate.options import EvaluationOptions
+from m3jax.evaluate.run import evaluate_model
 from m3jax.evaluate.tasks import read_tasks, unite
 
 
 def test_united_tasks_equal_one_corpus_written_out(tiny, tmp_path, encoded):
-    """Vectors of the parts serve; a copy of the relevant text is relevant wherever it stands."""
+    """Vectors of the parts are used; a copy of a relevant text is relevant in any corpus."""
     for name in ("a", "b"):
         write_real_task(tmp_path / "tasks" / name)
     half = [{"_id": f"d{i}", "text": t} for i, t in enumerate(DOCUMENTS) if i % 2]
     write(tmp_path / "tasks" / "b" / "corpus.jsonl", half)
     tasks = read_tasks(tmp_path / "tasks")
-    evaluate(tiny, tasks, tmp_path / "out")
+    evaluate_model(tiny, tasks, tmp_path / "out")
     encoded.clear()
-    united = evaluate(tiny, unite(tasks), tmp_path / "out")
+    united = evaluate_model(tiny, unite(tasks), tmp_path / "out")
     assert not encoded
 
-    whole = [row | {"_id": f"{name}:{row['_id']}"} for name, rows in (
-        ("a", [{"_id": f"d{i}", "text": t} for i, t in enumerate(DOCUMENTS)]), ("b", half),
-    ) for row in rows]  # fmt: skip
+    whole = [
+        row | {"_id": f"{name}:{row['_id']}"}
+        for name, rows in (
+            ("a", [{"_id": f"d{i}", "text": t} for i, t in enumerate(DOCUMENTS)]),
+            ("b", half),
+        )
+        for row in rows
+    ]
     write(tmp_path / "one" / "corpus.jsonl", whole)
     lines = (tmp_path / "tasks" / "a" / "queries.jsonl").read_text()
     (tmp_path / "one" / "queries.jsonl").write_text(lines)
     places = {text: [row["_id"] for row in whole if row["text"] == text] for text in DOCUMENTS}
     graded = [(i, i, 2) for i in range(4, len(DOCUMENTS))]
     graded += [(i, (i + 1) % 4, 1) for i in range(4, len(DOCUMENTS))]
-    judged = "".join(f"q{q}\t{number}\t{grade}\n" for q, d, grade in graded
-                     for number in places[DOCUMENTS[d]])  # fmt: skip
+    judged = "".join(
+        f"q{q}\t{number}\t{grade}\n" for q, d, grade in graded for number in places[DOCUMENTS[d]]
+    )
     write(tmp_path / "one" / "qrels" / "test.tsv", HEADER + judged)
-    for want in evaluate(tiny, read_tasks(tmp_path / "one"), tmp_path / "out"):
+    for want in evaluate_model(tiny, read_tasks(tmp_path / "one"), tmp_path / "out"):
         (got,) = [r for r in united if (r.task, r.method) == ("tasks/a", want.method)]
         assert got.measures == pytest.approx(want.measures), want.method
 
 
-def test_translations_of_what_is_asked_for_stand_aside_where_families_are_parallel(tiny, tmp_path):
-    """What answers as well in another language is neither right nor wrong."""
-    write_parallel_tasks(tmp_path / "both")
+def test_translations_of_relevant_documents_are_excluded_in_translated_families(tiny, tmp_path):
+    """They count neither as relevant nor as not relevant."""
+    write_translated_tasks(tmp_path / "both")
     tasks = read_tasks(tmp_path / "both")
-    settings = Settings(methods=("bm25", "dense", "all"))
+    options = EvaluationOptions(methods=("bm25", "dense", "all"))
 
-    def ranks(parallel):
-        results = evaluate(tiny, unite(tasks, parallel), tmp_path / "out", settings)
+    def ranks(translated):
+        results = evaluate_model(tiny, unite(tasks, translated), tmp_path / "out", options)
         return {(r.task, r.method): r.measures["MRR@10"] for r in results}
 
-    plain, aside = ranks(()), ranks([("both",)])
+    plain, excluded = ranks(()), ranks([("both",)])
     assert ranks([("others",)]) == plain
-    for method in settings.methods:
-        assert plain["both/en", method] == aside["both/en", method] == 1
-        assert plain["both/xx", method] <= 0.5  # the English text stands first
-        assert aside["both/xx", method] == 1
+    for method in options.methods:
+        assert plain["both/en", method] == excluded["both/en", method] == 1
+        assert plain["both/xx", method] <= 0.5  # the English text is first
+        assert excluded["both/xx", method] == 1
 
 
 def test_a_directory_is_a_task(tmp_path):
@@ -96,7 +102,7 @@ def test_folders_hold_families_of_tasks(tmp_path):
     assert [t.name for t in read_tasks(tmp_path / "eval" / "cross")] == ["cross"]
 
 
-def test_the_digest_tells_corpora_apart(tmp_path):
+def test_different_corpora_have_different_digests(tmp_path):
     write_task(tmp_path / "a" / "same")
     write_task(tmp_path / "b" / "same", suffix=".jsonl")
     write_task(tmp_path / "c" / "same", documents=7)
@@ -115,8 +121,10 @@ def test_a_sample_of_queries_is_always_the_same(tmp_path):
 
 def test_judgements_of_absent_documents_are_counted(tmp_path, caplog):
     write_task(tmp_path / "toy")
-    write(tmp_path / "toy" / "qrels" / "test.tsv",
-          HEADER + "q0\td0\t1\nq0\tlost\t1\nq1\tlost\t1\nq1\tgone\t1\nghost\td1\t1\n")  # fmt: skip
+    write(
+        tmp_path / "toy" / "qrels" / "test.tsv",
+        HEADER + "q0\td0\t1\nq0\tlost\t1\nq1\tlost\t1\nq1\tgone\t1\nghost\td1\t1\n",
+    )
     (task,) = read_tasks(tmp_path / "toy")
     assert "names 2 documents that the corpus has not, such as 'gone'" in task.warnings[0]
     assert "judges 1 queries that queries.jsonl.gz has not; they count 0" in task.warnings[1]
@@ -127,22 +135,42 @@ def test_judgements_of_absent_documents_are_counted(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("file", "content", "error", "message"),
     [
-        ("corpus.jsonl.gz", '{"_id": "a", "text": "x"}\n\n{"_id": "a", "text": "y"}\n', ValueError,
-         "corpus.jsonl.gz:3: the id 'a' stands there already, on line 1"),
+        (
+            "corpus.jsonl.gz",
+            '{"_id": "a", "text": "x"}\n\n{"_id": "a", "text": "y"}\n',
+            ValueError,
+            "corpus.jsonl.gz:3: the id 'a' is already used on line 1",
+        ),
         ("corpus.jsonl.gz", "\n", ValueError, "corpus.jsonl.gz holds no document"),
         ("corpus.jsonl.gz", '{"_id": "a"}\n', ValueError, ":1: 'text' is missing"),
-        ("queries.jsonl.gz", '{"_id": "q0", "text": "x"}\n{"_id": "q1", "text": " "}\n', ValueError,
-         "queries.jsonl.gz:2: query 'q1' has no text"),
+        (
+            "queries.jsonl.gz",
+            '{"_id": "q0", "text": "x"}\n{"_id": "q1", "text": " "}\n',
+            ValueError,
+            "queries.jsonl.gz:2: query 'q1' has no text",
+        ),
         ("queries.jsonl.gz", '{"text": "x"}\n', ValueError, ":1: a query needs an _id"),
         ("queries.jsonl.gz", '{"_id": "zz", "text": "x"}\n', ValueError, "judges no query of"),
-        ("queries.jsonl.gz", '{"_id": "q0", "text": "x"}\n' * 2, ValueError,
-         ":2: query 'q0' stands"),
-        ("queries.fr.jsonl.gz", '{"_id": "q0", "text": "x"}\n', FileNotFoundError,
-         "test.fr.tsv is missing"),
-        ("qrels/test.tsv", HEADER + "q0\td0\n", ValueError,
-         "test.tsv:2: expected `query document grade`"),
+        (
+            "queries.jsonl.gz",
+            '{"_id": "q0", "text": "x"}\n' * 2,
+            ValueError,
+            ":2: query 'q0' is already on line 1",
+        ),
+        (
+            "queries.fr.jsonl.gz",
+            '{"_id": "q0", "text": "x"}\n',
+            FileNotFoundError,
+            "test.fr.tsv is missing",
+        ),
+        (
+            "qrels/test.tsv",
+            HEADER + "q0\td0\n",
+            ValueError,
+            "test.tsv:2: expected `query document grade`",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_tasks_are_refused(tmp_path, file, content, error, message):
     write_task(tmp_path / "toy")
     write(tmp_path / "toy" / file, content)
@@ -166,7 +194,7 @@ def test_missing_files_are_named(tmp_path, file, message):
         read_tasks(tmp_path / "toy")
 
 
-def test_the_split_can_be_named(tmp_path):
+def test_the_split_can_be_chosen(tmp_path):
     write_task(tmp_path / "toy")
     write(tmp_path / "toy" / "qrels" / "dev.tsv", HEADER + "q3\td0\t1\n")
     (task,) = load_tasks(str(tmp_path / "toy"), split="dev")

@@ -14,8 +14,17 @@ SCRIPT = Path(__file__).parents[2] / "experiments" / "train_m3_mini.py"
 
 @pytest.mark.slow
 def test_every_step_leaves_what_the_next_one_takes(backbone_dir, data_dir, tmp_path):
-    command = [sys.executable, str(SCRIPT), "--backbone", str(backbone_dir), "--data",
-               str(data_dir / "train"), "--work", str(tmp_path), "--smoke"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--backbone",
+        str(backbone_dir),
+        "--data",
+        str(data_dir / "train"),
+        "--workdir",
+        str(tmp_path),
+        "--smoke",
+    ]
     subprocess.run(command, check=True)
     model = M3Embedder.from_pretrained(tmp_path / "m3-mini")
     assert model.config.encoder.max_length == 8192

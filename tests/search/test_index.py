@@ -15,13 +15,13 @@ from support.tiny import TEXTS, write_tiny_model
 
 from m3jax import M3Embedder, pretrained
 from m3jax.cli.main import main
-from m3jax.cli.tune_weights import read_kinds
+from m3jax.cli.tune_weights import read_groups
 from m3jax.config import HeadWeights
 from m3jax.embed.corpus import read_shards
 from m3jax.embed.embeddings import concatenate
 from m3jax.embed.vectors import StoredVectors
-from m3jax.evaluate.protocol import Settings
-from m3jax.evaluate.run import evaluate
+from m3jax.evaluate.options import EvaluationOptions
+from m3jax.evaluate.run import evaluate_model
 from m3jax.evaluate.tasks import read_tasks
 from m3jax.explain.alignment import explain_passages
 from m3jax.io.jsonl import Record, read_records
@@ -308,12 +308,13 @@ def test_commands_from_corpus_to_run(tiny_dir, tmp_path, capsys):
     assert f"nDCG@10 {best['ndcg_at_10']:.4f}" in capsys.readouterr().out
     code = commands.run_here(
         f"tune-weights --index {index} --queries {tmp_path}/q.jsonl --qrels "
-        f"{tmp_path}/qrels.tsv --kinds lang"
+        f"{tmp_path}/qrels.tsv --group-by lang"
     )
     assert code == 1
-    assert f"{tmp_path / 'q.jsonl'}:1: lang (--kinds) must be a string" in capsys.readouterr().err
+    message = f"{tmp_path / 'q.jsonl'}:1: lang (--group-by) must be a string"
+    assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match="name a file, not -"):
-        read_kinds("-", "lang")
+        read_groups("-", "lang")
 
 
 def test_tuned_weights_are_stored_with_the_model(tiny_dir, tmp_path, capsys):
@@ -351,8 +352,8 @@ def test_tuned_weights_are_stored_with_the_model(tiny_dir, tmp_path, capsys):
     small = M3Embedder.from_pretrained(tmp_path / "small")
     assert small.fusion("all") == kept and small.fusion("dense+sparse") == WEIGHTS
     for weights, want in ((None, kept), ("mldr", preset("mldr", "all"))):
-        settings = Settings(methods=("all",), weights=weights)
-        (result,) = evaluate(small, read_tasks(task), tmp_path / "results", settings)
+        settings = EvaluationOptions(methods=("all",), weights=weights)
+        (result,) = evaluate_model(small, read_tasks(task), tmp_path / "results", settings)
         assert result.protocol["weights"] == dataclasses.asdict(want)
     (found,) = explain_passages(small, "the cat", ["the dog"])
     heads = {head: found.scores[head] for head in ("dense", "sparse", "colbert")}

@@ -1,4 +1,4 @@
-"""Runs that are stored already, measured against judgements and compared with one another."""
+"""Stored TREC runs, measured against judgements and compared with each other."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,11 @@ def compare_runs(
     measures: Sequence[str] | None = None,
     count_missing: bool = True,
 ) -> dict[str, Any]:
-    """Means with intervals of each run, and paired tests of each pair on the first measure.
+    """Means with intervals of each run, and paired tests of each pair of runs.
 
-    Runs are named by their files. Raises ValueError where none of a run's queries is judged.
+    Runs have the names of their files. The tests are on the first measure. Judged queries that a
+    run lacks count 0, or with `count_missing` False are left out; runs with different queries are
+    not tested. Raises ValueError if none of a run's queries is judged.
     """
     judged = read_qrels(qrels)
     names = tuple(measures or MEASURES)
@@ -33,8 +35,8 @@ def compare_runs(
         answered = sum(query in run for query in judged)
         if not answered:
             raise ValueError(f"{qrels} judges none of the {len(run)} queries of {path}")
-        found = per_query(judged, run, names, count_missing=count_missing)
-        arrays = {m: np.array(list(found[m].values()), np.float64) for m in names}
+        per_measure = per_query(judged, run, names, count_missing=count_missing)
+        arrays = {m: np.array(list(per_measure[m].values()), np.float64) for m in names}
         values[name] = arrays[names[0]]
         rows[name] = {
             "queries": len(arrays[names[0]]),
@@ -42,10 +44,10 @@ def compare_runs(
             "unjudged": len(run) - answered,
             "measures": {m: float(a.mean()) for m, a in arrays.items()},
             "intervals": {m: list(interval(bootstrap_means(a))) for m, a in arrays.items()},
-            "per_query": found,
+            "per_query": per_measure,
         }
     same = len({tuple(row["per_query"][names[0]]) for row in rows.values()}) == 1
-    pairs = compare(values) if same else []  # queries left out cannot be paired
+    pairs = compare(values) if same else []
     return {
         "format": "m3jax-stored-runs",
         "qrels": str(qrels),
@@ -56,11 +58,11 @@ def compare_runs(
     }
 
 
-def stored_table(found: dict[str, Any]) -> str:
-    """Markdown of what `compare_runs` returned."""
-    names = list(next(iter(found["runs"].values()))["measures"])
+def comparison_table(comparison: dict[str, Any]) -> str:
+    """The result of `compare_runs` as Markdown."""
+    names = list(next(iter(comparison["runs"].values()))["measures"])
     rows = []
-    for run, row in found["runs"].items():
+    for run, row in comparison["runs"].items():
         cells = [
             f"{100 * row['measures'][m]:.2f} [{100 * row['intervals'][m][0]:.1f}, "
             f"{100 * row['intervals'][m][1]:.1f}]"
@@ -68,15 +70,20 @@ def stored_table(found: dict[str, Any]) -> str:
         ]
         rows.append([run, *cells, str(row["queries"]), str(row["missing"]), str(row["unjudged"])])
     lines = grid(["run, in percent", *names, "queries", "missing", "unjudged"], rows)
-    if found["comparisons"]:
+    if comparison["comparisons"]:
         lines += ["", f"Paired tests on {names[0]}:", ""]
         lines += grid(
             ["runs", "difference", "p, randomisation", "p, Holm", "p, t-test"],
             [
-                [f"{c['a']} - {c['b']}", f"{100 * c['difference']:+.2f}",
-                 format_p(c["randomization_p"]), format_p(c["holm_p"]), format_p(c["t_p"])]
-                for c in found["comparisons"]
+                [
+                    f"{c['a']} - {c['b']}",
+                    f"{100 * c['difference']:+.2f}",
+                    format_p(c["randomization_p"]),
+                    format_p(c["holm_p"]),
+                    format_p(c["t_p"]),
+                ]
+                for c in comparison["comparisons"]
             ],
-        )  # fmt: skip
-    lines += ["", f"Missing queries {found['missing_queries']}; ties {found['ties']}."]
+        )
+    lines += ["", f"Missing queries {comparison['missing_queries']}; ties {comparison['ties']}."]
     return "\n".join(lines) + "\n"

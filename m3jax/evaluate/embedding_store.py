@@ -1,10 +1,10 @@
-"""Corpora and queries encoded once for each model and content, and found again by their hash.
+"""A cache of encoded corpora and queries, keyed by a hash of model, texts and settings.
 
-    CACHE/corpus-HASH-MODES/     an index (search/index.py); MODES are letters: `LETTERS`
+    CACHE/corpus-HASH-MODES/     an index (search/index.py); MODES are letters of `LETTERS`
     CACHE/queries-HASH-MODES/    embeddings (search/corpus.py)
 
-The hash covers texts, ids, model, instruction, length and number format. An entry that holds more
-modes than are asked for serves as well.
+The hash covers texts, ids, model, instruction, length and number format. An entry with more modes
+than requested is used too.
 """
 
 import dataclasses
@@ -26,27 +26,24 @@ from m3jax.search.index import MANIFEST, Index
 from m3jax.search.options import heads_of
 
 QUERY_SHARD = 1024  # queries searched at a time
-STORES = ("all", "needed")
-LETTERS = {"dense": "d", "sparse": "s", "colbert": "m"}  # in folder names
+LETTERS = {"dense": "d", "sparse": "s", "colbert": "m"}  # in names of directories
 
 
 def modes_for(
     embedder: M3Embedder | None, methods: Iterable[str], store: str = "all"
 ) -> tuple[str, ...]:
-    """The representations to keep: what `methods` need, and with "all" what later ones may.
+    """Representations to store: those that `methods` need, and with store="all" all others.
 
-    A checkpoint without trained heads has the dense one only; its others are made when a method
-    asks for them.
+    Of a checkpoint whose heads are untrained, only those needed.
     """
     needed = heads_of(tuple(methods))
-    if needed and store == "all" and embedder is not None and embedder.encoder.model.heads_trained:
-        return HEADS
-    return needed
+    trained = embedder is not None and embedder.encoder.model.heads_trained
+    return HEADS if needed and store == "all" and trained else needed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Store:
-    """A model and the directory where what it encoded is kept."""
+class EmbeddingStore:
+    """A model and the directory of its encoded corpora and queries."""
 
     embedder: M3Embedder
     fingerprint: str  # of the model, computed once
@@ -57,7 +54,7 @@ class Store:
     cls_every: int | None = None  # MCLS, of documents
 
     def corpus(self, task: Task, length: int) -> Index:
-        """The index of a task's corpus, found or made; of a united task, that of its parts."""
+        """The index of a task's corpus, built if missing; those of the parts of a united task."""
         if task.parts:
             return join({part.name: self.corpus(part, length) for part in task.parts})
         folder = self._folder_of(task, length)
@@ -75,7 +72,7 @@ class Store:
         return opened
 
     def has(self, task: Task, length: int) -> bool:
-        """Whether `corpus` would find it."""
+        """Whether `corpus` needs to encode nothing."""
         return all(_is_index(self._folder_of(part, length)) for part in task.parts or [task])
 
     def _folder_of(self, task: Task, length: int) -> Path:
@@ -92,7 +89,7 @@ class Store:
         return _entry(self.folder, "corpus", identity, self.modes, _is_index)
 
     def queries(self, ids: list[str], texts: list[str], length: int) -> Iterator[Embeddings]:
-        """Embeddings of `QUERY_SHARD` queries at a time, in order, found or made."""
+        """Embeddings of `QUERY_SHARD` queries at a time, in order, encoded if missing."""
         prefix = self.embedder.query_instruction
         identity = [ids, texts, self.fingerprint, self.embedder.compute.dtype, prefix, length]
         folder = _entry(self.folder, "queries", identity, self.modes, _is_complete)
@@ -111,20 +108,20 @@ class Store:
         return (embeddings for _, embeddings in corpus.read_shards(folder))
 
 
-def of_texts(documents: Iterable[Record], embedder: M3Embedder | None) -> Index:
-    """An index without vectors: what BM25 needs."""
+def text_index(documents: Iterable[Record], embedder: M3Embedder | None) -> Index:
+    """An index without vectors, for BM25."""
     texts = [Document(record.id, record.text) for record in documents]
     return Index(len(texts), None, None, None, texts, {}, model=embedder)
 
 
 def _entry(
-    cache: Path, kind: str, identity: list[Any], modes: tuple[str, ...], is_whole: Any
+    cache: Path, content: str, identity: list[Any], modes: tuple[str, ...], is_complete: Any
 ) -> Path:
-    """The directory of this content: a whole one with at least `modes`, else where to make it."""
-    stem = f"{kind}-{hex_digest(json.dumps(identity, ensure_ascii=False), size=10)}"
+    """The directory of an entry: a complete one with at least `modes`, else a new one."""
+    stem = f"{content}-{hex_digest(json.dumps(identity, ensure_ascii=False), size=10)}"
     letters = {LETTERS[mode] for mode in modes}
     for path in sorted(cache.glob(f"{stem}-*")):
-        if letters <= set(path.name.rsplit("-", 1)[-1]) and is_whole(path):
+        if letters <= set(path.name.rsplit("-", 1)[-1]) and is_complete(path):
             return path
     return cache / f"{stem}-{''.join(LETTERS[mode] for mode in HEADS if mode in modes)}"
 
