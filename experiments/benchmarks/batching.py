@@ -71,10 +71,18 @@ def fullness(way: str, batch_source: BatchSource, longest: bool) -> dict[str, An
             shapes.add(batch_source.shape(step)[1:])
         real, places = real + tokens, places + size
     seconds = time.perf_counter() - begun
-    row = {"way": way, "batches": steps, "real_tokens": real / places, "shapes": len(shapes),
-           "batches_per_second": steps / seconds, "tokens_per_second": real / seconds}  # fmt: skip
-    print(f"{way:42} {real / places:6.1%} real  {len(shapes):4} shapes  "
-          f"{steps / seconds:6.1f} batches/s  {real / seconds:9,.0f} tokens/s")  # fmt: skip
+    row = {
+        "way": way,
+        "batches": steps,
+        "real_tokens": real / places,
+        "shapes": len(shapes),
+        "batches_per_second": steps / seconds,
+        "tokens_per_second": real / seconds,
+    }
+    print(
+        f"{way:42} {real / places:6.1%} real  {len(shapes):4} shapes  "
+        f"{steps / seconds:6.1f} batches/s  {real / seconds:9,.0f} tokens/s"
+    )
     return row
 
 
@@ -146,10 +154,17 @@ def big_plan(count: int) -> dict[str, Any]:
         seconds = time.perf_counter() - begun - planned
         gained = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert seen + plan.dropped == count
-    row = {"examples": count, "plan_seconds": planned, "walk_seconds": seconds,
-           "batches": len(plan.groups), "memory_bytes": gained * 1024}  # fmt: skip
-    print(f"{count:,} examples: planned in {planned:.1f} s, {gained / 1024:,.0f} MB, "
-          f"{gained * 1024 / count:.0f} bytes an example")  # fmt: skip
+    row = {
+        "examples": count,
+        "plan_seconds": planned,
+        "walk_seconds": seconds,
+        "batches": len(plan.groups),
+        "memory_bytes": gained * 1024,
+    }
+    print(
+        f"{count:,} examples: planned in {planned:.1f} s, {gained / 1024:,.0f} MB, "
+        f"{gained * 1024 / count:.0f} bytes an example"
+    )
     return row
 
 
@@ -161,8 +176,11 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=100, help="examples of a file")
     parser.add_argument("--synthetic", type=int, default=10_000_000)
     options = parser.parse_args()
-    result: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                              "plan": big_plan(options.synthetic), "ways": []}  # fmt: skip
+    result: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "plan": big_plan(options.synthetic),
+        "ways": [],
+    }
     tokens = load_tokenizer(options.model)
     with tempfile.TemporaryDirectory() as scratch:
         sample = Path(scratch) / "sample"
@@ -186,8 +204,10 @@ def main() -> None:
         speed = encoder_speed(model, batch)
     result["encoder_tokens_per_second"] = speed
     result["pipeline_over_encoder"] = result["ways"][2]["tokens_per_second"] / speed
-    print(f"encoder, forward and backward: {speed:,.0f} tokens/s; the pipeline makes "
-          f"{result['pipeline_over_encoder']:.0f} times as many")  # fmt: skip
+    print(
+        f"encoder, forward and backward: {speed:,.0f} tokens/s; the pipeline makes "
+        f"{result['pipeline_over_encoder']:.0f} times as many"
+    )
     text = json.dumps(result, indent=1)
     (RESULTS / "batching.json").write_text(text + "\n", encoding="utf-8")
 

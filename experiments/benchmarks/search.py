@@ -1,26 +1,27 @@
-"""Exact search beside what else one would use, in one run: times and their ratios.
+"""Exact search compared with other implementations: times and their ratios, in one run.
 
     python experiments/benchmarks/search.py
 
 Sparse: top 100 of 1 million documents of about 100 tokens, Zipf over 250,002, queries of 12;
-beside SciPy's CSR product with the transposed matrix already made, and beside the reference's
-loop over Python dictionaries, timed on 2,000 documents and scaled to all. Multi-vector: 200
-candidates of about 128 vectors of width 1024, queries of 12 and 32; beside the reference's
-colbert_score, one pair after another in PyTorch, on float32, and beside merely reading the
-candidates once. Dense: 262,144 documents of width 1024; beside the bare product in blocks, its
-output memory reused, and beside FAISS.
+compared with SciPy's CSR product (transposed matrix prepared before), and with the reference's loop
+over Python dictionaries, timed on 2,000 documents and scaled. Multi-vector: 200 candidates of about
+128 vectors of width 1024, queries of 12 and 32; compared with the reference's colbert_score, one
+pair at a time in PyTorch, on float32, and with reading the candidates once. Dense: 262,144
+documents of width 1024; compared with the matrix product in blocks into reused memory, and with
+FAISS.
 
-The third comparison of late interaction takes real vectors: the paragraphs and questions of the
+The third comparison of late interaction uses the vectors of the paragraphs and questions of the
 sample corpus, width 384.
 
-What is possible there: the stored run needs 4.1 ms to read the float32 candidates once, and 20 and
-28 ms for the pairs in PyTorch (12 and 32 random query vectors); of real vectors 1.6 and 14 ms.
-Nothing that reads float32 vectors can be 10 times as fast: ours is 2.9, 2.1 and 5.4 times, float16
-3.8, 3.1 and 6.5. int8 codes meet 16-bit queries in integer products: 8.5 and 5.1 times, and 11.5 on
-real vectors. Ranking exactly (settled in float64) costs more where scores lie close together: int8
-then is 2.0 and 1.2 times as fast on random vectors, 6.9 times on real ones.
+Bounds: in the stored run reading the float32 candidates once takes 4.1 ms, and the pairs in PyTorch
+20 and 28 ms (12 and 32 random query vectors); with the sample corpus 1.6 and 14 ms. Therefore no
+search over float32 vectors can be 10 times as fast. m3jax is 2.9, 2.1 and 5.4 times as fast, with
+float16 3.8, 3.1 and 6.5. int8 codes are multiplied with 16-bit queries in integers: 8.5 and 5.1
+times, and 11.5 with the sample corpus. Exact ranking (close scores are computed again in float64)
+is slower if many scores are close: int8 is then 2.0 and 1.2 times as fast on random vectors, 6.9
+times with the sample corpus.
 
-Medians of interleaved repeats, milliseconds a query. Writes experiments/results/search.{json,png}.
+Medians of interleaved repeats, milliseconds per query. Writes experiments/results/search.{json,png}.
 """
 
 import itertools
@@ -54,7 +55,7 @@ rng = np.random.default_rng(0)
 
 
 def milliseconds(calls: dict[str, Callable[[], Any]], repeats: int, queries: int = 1) -> dict:
-    """Medians of several calls, measured in turn so that a busy moment meets all of them."""
+    """Medians of several calls, interleaved so that other load affects all of them."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()  # compiles, touches memory
@@ -69,7 +70,7 @@ def milliseconds(calls: dict[str, Callable[[], Any]], repeats: int, queries: int
 
 
 def zipf_rows(texts: int, tokens: int) -> scipy.sparse.csr_array:
-    """Texts of `tokens` draws from Zipf's law, repeats merged; rarer tokens weigh more."""
+    """Texts of `tokens` draws from Zipf's law, repeats merged; rarer tokens have higher weights."""
     share = np.cumsum(1 / np.arange(1, VOCAB + 1))
     ids = np.searchsorted(share, rng.random((texts, tokens)) * share[-1]).astype(np.int32)
     ids.sort(axis=1)
@@ -82,7 +83,7 @@ def zipf_rows(texts: int, tokens: int) -> scipy.sparse.csr_array:
 
 
 def dictionary_score(query: dict[str, float], document: dict[str, float]) -> float:
-    """As the reference scores a pair: a loop over the query's tokens."""
+    """The score of a pair as in the reference: a loop over the query's tokens."""
     score = 0.0
     for token, weight in query.items():
         if token in document:
@@ -95,9 +96,10 @@ def measure_sparse() -> dict[str, Any]:
     shards = [zipf_rows(SHARD, 125) for _ in range(DOCUMENTS // SHARD)]
     postings = sum(shard.nnz for shard in shards)
     index = sparse.build(lambda: shards)
-    some = [{str(t): float(w) for t, w in zip(shards[0].indices[a:b], shards[0].data[a:b],
-             strict=True)} for a, b in zip(shards[0].indptr[:2000], shards[0].indptr[1:2001],
-                                           strict=True)]  # fmt: skip
+    some = [
+        {str(t): float(w) for t, w in zip(shards[0].indices[a:b], shards[0].data[a:b], strict=True)}
+        for a, b in zip(shards[0].indptr[:2000], shards[0].indptr[1:2001], strict=True)
+    ]
     shards.clear()
     transposed = scipy.sparse.csr_array(
         (index.weights, index.documents, index.offsets), shape=(VOCAB, DOCUMENTS)
@@ -122,8 +124,9 @@ def measure_sparse() -> dict[str, Any]:
     times = milliseconds(calls, 5, len(rows))
     loop = milliseconds(
         {"loop": lambda: [dictionary_score(q, document) for q in asked for document in some]},
-        3, len(asked),
-    )["loop"]  # fmt: skip
+        3,
+        len(asked),
+    )["loop"]
     times["Python dictionaries (scaled)"] = loop * DOCUMENTS / len(some)
     return {"documents": DOCUMENTS, "tokens a document": postings / DOCUMENTS, "ms": times}
 
@@ -155,11 +158,11 @@ def measure_real_colbert() -> dict[str, Any]:
 def time_reranking(
     queries: list[np.ndarray], values: np.ndarray, offsets: np.ndarray
 ) -> dict[str, float]:
-    """Every store, ranked by float32 scores and exactly, and the reference's pairs."""
+    """Re-ranking by every store, in float32 and exactly, and by the reference."""
     codes, scales = to_int8(values)
     stores = {
-        "float32": as_stored_vectors(values),
-        "float16": as_stored_vectors(values.astype(np.float16)),
+        "float32": as_rows(values),
+        "float16": as_rows(values.astype(np.float16)),
         "int8": StoredVectors((codes,), (scales,)),
     }
     # Drawn anew each time: not in the cache.
@@ -193,7 +196,7 @@ def time_reranking(
 
         return lambda: [rank(query) for query in queries]
 
-    def read() -> None:  # what no way that keeps float32 vectors can do without
+    def read() -> None:  # a lower bound for every search over float32 vectors
         for _ in queries:
             for i in next(drawn):
                 values[offsets[i] : offsets[i + 1]].max()
@@ -206,7 +209,7 @@ def time_reranking(
 
 
 def measure_dense(documents: StoredVectors, queries: np.ndarray, top_k: int) -> dict[str, Any]:
-    """Exact search, the product alone, FAISS."""
+    """Exact search, the matrix product alone, FAISS."""
     (values,) = documents.parts
     out = np.empty((len(queries), BLOCK), np.float32)
 
@@ -224,7 +227,7 @@ def measure_dense(documents: StoredVectors, queries: np.ndarray, top_k: int) -> 
 
 
 def plot(ways: dict[str, Any]) -> None:
-    """A bar for each way, logarithmic where they are far apart."""
+    """Plots a bar for each implementation, logarithmic if they are far apart."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -236,14 +239,14 @@ def plot(ways: dict[str, Any]) -> None:
         times = [entry["ms"][n] for n in names]
         axis.barh(names, times)
         scale = "log" if max(times) > 100 * min(times) else "linear"
-        axis.set(xscale=scale, title=name, xlabel="ms a query")
+        axis.set(xscale=scale, title=name, xlabel="ms per query")
     for axis in axes.flat[len(ways) :]:
         axis.set_axis_off()
     figure.savefig(RESULTS / "search.png", dpi=90)
 
 
 def main() -> None:
-    """Measures, prints, writes."""
+    """Measures every search; prints and writes the table."""
     result = {"sparse, top 100 of 1M": measure_sparse()}
     for vectors in (12, 32):
         result[f"200 candidates, {vectors} vectors"] = measure_colbert(vectors)

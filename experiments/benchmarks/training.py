@@ -41,8 +41,14 @@ from m3jax.types import TrainBatch
 
 RESULTS = Path(__file__).parents[1] / "results"
 GROUP, TEMPERATURE, SPECIAL = 2, 0.02, [0, 1, 2, 3]
-DATA = DataConfig(group_size=GROUP, query_length=64, passage_length=128, length_boundaries=(128,),
-                  batch_sizes=(12,), one_source=False)  # fmt: skip
+DATA = DataConfig(
+    group_size=GROUP,
+    query_length=64,
+    passage_length=128,
+    length_boundaries=(128,),
+    batch_sizes=(12,),
+    one_source=False,
+)
 LOSS = LossConfig(self_distill_start=0, mask_duplicates=False, padding_competes=True)
 OPTIMIZER = OptimizerConfig(learning_rate=2e-5, freeze_embeddings=True)
 
@@ -126,8 +132,10 @@ def main() -> None:
         sample = Path(scratch) / "sample.jsonl"
         files = sorted(Path(options.data).glob("qa_*.jsonl.gz"))
         some = [e for f in files for e in itertools.islice(read_examples([str(f)]), 20)]
-        rows = [{"query": e.query, "pos": e.positives[:1], "neg": other.positives[:1]}
-                for e, other in zip(some, some[1:] + some[:1], strict=True)]  # fmt: skip
+        rows = [
+            {"query": e.query, "pos": e.positives[:1], "neg": other.positives[:1]}
+            for e, other in zip(some, some[1:] + some[:1], strict=True)
+        ]
         sample.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         build.build([str(sample)], Path(scratch) / "built", tokens)
         batch_source = BatchSource(build.open_examples(Path(scratch) / "built"), tokens, DATA)
@@ -153,15 +161,25 @@ def main() -> None:
     result: dict[str, Any] = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "model": Path(options.model).name,
-        "vocabulary": encoder.vocab_size, "queries": common.queries, "group": GROUP,
-        "widths": [common.query_width, common.passage_width], "tokens_a_step": real, "sides": {},
-    }  # fmt: skip
+        "vocabulary": encoder.vocab_size,
+        "queries": common.queries,
+        "group": GROUP,
+        "widths": [common.query_width, common.passage_width],
+        "tokens_a_step": real,
+        "sides": {},
+    }
     for name, median in medians.items():
         ratio = medians["PyTorch, the reference's formulas"] / median
-        result["sides"][name] = {"seconds": median, "tokens_per_second": real / median,
-                                 "times_the_reference": ratio, "losses": losses[name]}  # fmt: skip
-        print(f"{name:36} {median:7.2f} s a step {real / median:8.0f} tokens/s {ratio:6.2f}x  "
-              f"loss {losses[name][0]:.4f} -> {losses[name][-1]:.4f}")  # fmt: skip
+        result["sides"][name] = {
+            "seconds": median,
+            "tokens_per_second": real / median,
+            "times_the_reference": ratio,
+            "losses": losses[name],
+        }
+        print(
+            f"{name:36} {median:7.2f} s a step {real / median:8.0f} tokens/s {ratio:6.2f}x  "
+            f"loss {losses[name][0]:.4f} -> {losses[name][-1]:.4f}"
+        )
     text = json.dumps(result, indent=1)
     (RESULTS / "training.json").write_text(text + "\n", encoding="utf-8")
 
