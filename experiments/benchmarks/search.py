@@ -21,7 +21,7 @@ times, and 11.5 with the sample corpus. Exact ranking (close scores are computed
 is slower if many scores are close: int8 is then 2.0 and 1.2 times as fast on random vectors, 6.9
 times with the sample corpus.
 
-Medians of interleaved repeats, milliseconds per query. Writes experiments/results/search.{json,png}.
+Medians of interleaved repeats, milliseconds per query. Writes results/search.{json,png}.
 """
 
 import itertools
