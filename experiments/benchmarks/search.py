@@ -161,8 +161,8 @@ def time_reranking(
     """Re-ranking by every store, in float32 and exactly, and by the reference."""
     codes, scales = to_int8(values)
     stores = {
-        "float32": as_rows(values),
-        "float16": as_rows(values.astype(np.float16)),
+        "float32": as_stored_vectors(values),
+        "float16": as_stored_vectors(values.astype(np.float16)),
         "int8": StoredVectors((codes,), (scales,)),
     }
     # Drawn anew each time: not in the cache.
