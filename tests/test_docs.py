@@ -189,8 +189,11 @@ def test_the_examples_of_every_help_parse(monkeypatch):
 def actions_of(command: str) -> list[list[str]]:
     """[command], or [command, action] for each of its actions."""
     (subs,) = (a for a in make_parser([command])._actions if a.dest == "command")
-    inner = [a for a in subs.choices[command]._actions  # pyright: ignore
-             if isinstance(a, argparse._SubParsersAction)]  # fmt: skip
+    inner = [
+        a
+        for a in subs.choices[command]._actions  # pyright: ignore
+        if isinstance(a, argparse._SubParsersAction)
+    ]
     return [[command]] + [[command, name] for a in inner for name in a.choices]
 
 
@@ -223,21 +226,36 @@ def test_the_module_without_arguments_says_how_to_go_on():
 # ---- running them ------------------------------------------------------------------------------
 
 # What a page's commands expect to find -> what makes it, in `stage`. Names become paths.
-NAMES = {"BAAI/bge-m3": "MODEL", "path/to/xlm-roberta": "PLAIN",
-         "multilingual-e5": "PLAIN"}  # fmt: skip
+NAMES = {"BAAI/bge-m3": "MODEL", "path/to/xlm-roberta": "PLAIN", "multilingual-e5": "PLAIN"}
 # A command that holds one of these is not run, for this reason.
 NOT_RUN = {
-    "pip": "installs packages", "pytest": "is this", "git": "changes the checkout",
-    "ruff": "runs in CI", "pyright": "runs in CI", "pre-commit": "fetches its hooks",
-    "hub": "asks the hub", "srun": "needs a cluster", "RERANKER": "needs a cross-encoder",
-    "BAAI/bge-reranker-v2-m3": "needs a cross-encoder", "wiki.jsonl.zst": "needs a dump",
-    "chat": "asks an endpoint", "train-v1.1.json": "needs SQuAD",
-}  # fmt: skip
+    "pip": "installs packages",
+    "pytest": "is this",
+    "git": "changes the checkout",
+    "ruff": "runs in CI",
+    "pyright": "runs in CI",
+    "pre-commit": "fetches its hooks",
+    "hub": "asks the hub",
+    "srun": "needs a cluster",
+    "RERANKER": "needs a cross-encoder",
+    "BAAI/bge-reranker-v2-m3": "needs a cross-encoder",
+    "wiki.jsonl.zst": "needs a dump",
+    "chat": "asks an endpoint",
+    "train-v1.1.json": "needs SQuAD",
+}
 SMALL_STEPS = [
-    "steps=2", "save_every=2", "evaluate_every=0", "data.group_size=2", "data.query_length=16",
-    "data.passage_length=32", "data.length_boundaries=(32,)", "data.batch_sizes=(4,)",
-    "compute.dtype=float32", "loss.self_distill_start=1", "step.sub_tokens=128",
-]  # fmt: skip
+    "steps=2",
+    "save_every=2",
+    "evaluate_every=0",
+    "data.group_size=2",
+    "data.query_length=16",
+    "data.passage_length=32",
+    "data.length_boundaries=(32,)",
+    "data.batch_sizes=(4,)",
+    "compute.dtype=float32",
+    "loss.self_distill_start=1",
+    "step.sub_tokens=128",
+]
 
 
 @pytest.fixture
@@ -251,8 +269,9 @@ def stage(tmp_path, tmp_path_factory, monkeypatch):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     # As many passages as the ranks that `mine` passes over and takes.
     many = [passage.text[:60] for passage in sample_passages()]
-    examples = [{"query": t[:20], "pos": [t], "neg": [many[i - 1], many[i - 2]]}
-                for i, t in enumerate(many)]  # fmt: skip
+    examples = [
+        {"query": t[:20], "pos": [t], "neg": [many[i - 1], many[i - 2]]} for i, t in enumerate(many)
+    ]
     texts = many[:16]
     corpus = [{"_id": f"d{i}", "title": "", "text": t} for i, t in enumerate(texts)]
     queries = [{"_id": f"q{i}", "text": t[:9]} for i, t in enumerate(texts)]
@@ -275,8 +294,10 @@ def stage(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("M3JAX_CACHE_DIR", "")
     monkeypatch.chdir(tmp_path)
     # Commands make the same programs again and again: compiled once.
-    kept = {"jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),
-            "jax_persistent_cache_min_compile_time_secs": 0.0}  # fmt: skip
+    kept = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
     before = {name: getattr(jax.config, name) for name in kept}
     for name, value in kept.items():
         jax.config.update(name, value)

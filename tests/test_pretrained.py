@@ -28,8 +28,14 @@ def test_hub_names_go_to_the_hub_with_the_files_that_bge_m3_has(monkeypatch, tin
     assert asked["name"] == "BAAI/bge-m3"
     from fnmatch import fnmatch
 
-    for file in ("pytorch_model.bin", "colbert_linear.pt", "sparse_linear.pt", "tokenizer.json",
-                 "1_Pooling/config.json", "sentencepiece.bpe.model"):  # fmt: skip
+    for file in (
+        "pytorch_model.bin",
+        "colbert_linear.pt",
+        "sparse_linear.pt",
+        "tokenizer.json",
+        "1_Pooling/config.json",
+        "sentencepiece.bpe.model",
+    ):
         assert any(fnmatch(file, pattern) for pattern in asked["patterns"]), file
 
     def fail(*_, **__):

@@ -13,8 +13,7 @@ from support.commands import environment, run
 from m3jax.cli.main import COMMANDS, main
 from m3jax.embed.corpus import read_manifest, read_shards
 
-CONVERSIONS = ("from-hf", "to-hf", "extend-positions", "init-heads", "merge", "quantize",
-               "verify")  # fmt: skip
+CONVERSIONS = ("from-hf", "to-hf", "extend-positions", "init-heads", "merge", "quantize", "verify")
 
 
 @pytest.mark.parametrize("arguments", [[], *([c] for c in COMMANDS)], ids=str)
@@ -34,10 +33,17 @@ def test_every_conversion_has_help(action, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["sing"], ["encode"], ["score", "--model", "x"], ["convert"], ["convert", "to-hf", "x"],
-     ["info"], ["quickstart", "--hits", "many"]],
+    [
+        ["sing"],
+        ["encode"],
+        ["score", "--model", "x"],
+        ["convert"],
+        ["convert", "to-hf", "x"],
+        ["info"],
+        ["quickstart", "--hits", "many"],
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_wrong_arguments_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -47,9 +53,18 @@ def test_wrong_arguments_exit_with_2(arguments, capsys):
 
 def test_score_shows_three_scores_their_sum_and_the_tokens(tiny_dir, tiny):
     out = run(
-        "score", "--model", tiny_dir, "--query", "the cat", "--passage", "the dog sat on the cat",
-        "--passage", "nothing", "--weights", "1,0.5,2",
-    )  # fmt: skip
+        "score",
+        "--model",
+        tiny_dir,
+        "--query",
+        "the cat",
+        "--passage",
+        "the dog sat on the cat",
+        "--passage",
+        "nothing",
+        "--weights",
+        "1,0.5,2",
+    )
     scores = tiny.compute_score(("the cat", "the dog sat on the cat"))
     total = scores["dense"] + 0.5 * scores["sparse"] + 2 * scores["colbert"]
     for value in (scores["dense"], scores["sparse"], scores["colbert"], total):
@@ -63,19 +78,39 @@ def test_score_shows_three_scores_their_sum_and_the_tokens(tiny_dir, tiny):
     )
     piece = tiny.tokenizer.token(int(heaviest)).replace("▁", "")
     assert f"{piece} {weights[0][heaviest]:.2f} x {weights[1][heaviest]:.2f}" in out
-    message = run("score", "--model", tiny_dir, "--query", "a", "--passage", "b", "--weights", "1",
-                  code=1)  # fmt: skip
+    message = run(
+        "score", "--model", tiny_dir, "--query", "a", "--passage", "b", "--weights", "1", code=1
+    )
     assert "--weights needs numbers like 1,0.3,1" in message
 
 
 def test_encode_from_a_file_and_from_standard_input(tiny_dir, tmp_path):
     lines = "".join(json.dumps({"_id": f"d{i}", "text": f"text {i}"}) + "\n" for i in range(7))
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    out = run("encode", "--model", tiny_dir, "--input", tmp_path / "c.jsonl.gz", "--output",
-              tmp_path / "a", "--shard-size", 3)  # fmt: skip
+    out = run(
+        "encode",
+        "--model",
+        tiny_dir,
+        "--input",
+        tmp_path / "c.jsonl.gz",
+        "--output",
+        tmp_path / "a",
+        "--shard-size",
+        3,
+    )
     assert "7 texts in 3 shards" in out
-    run("encode", "--model", tiny_dir, "--input", "-", "--output", tmp_path / "b",
-        "--modes", "dense,sparse", stdin=lines)  # fmt: skip
+    run(
+        "encode",
+        "--model",
+        tiny_dir,
+        "--input",
+        "-",
+        "--output",
+        tmp_path / "b",
+        "--modes",
+        "dense,sparse",
+        stdin=lines,
+    )
     ids = [i for part, _ in read_shards(tmp_path / "a") for i in part]
     assert ids == [f"d{i}" for i in range(7)]
     ((_, part),) = read_shards(tmp_path / "b")
@@ -86,12 +121,23 @@ def test_encode_from_a_file_and_from_standard_input(tiny_dir, tmp_path):
 def test_encode_killed_and_run_again_loses_and_repeats_nothing(tiny_dir, tmp_path):
     """kill -9 while it reads: what was whole stays, the rest is made."""
     lines = [json.dumps({"_id": str(i), "text": f"text number {i}"}) + "\n" for i in range(40)]
-    arguments = ["encode", "--model", str(tiny_dir), "--input", "-", "--output",
-                 str(tmp_path / "out"), "--shard-size", "8"]  # fmt: skip
+    arguments = [
+        "encode",
+        "--model",
+        str(tiny_dir),
+        "--input",
+        "-",
+        "--output",
+        str(tmp_path / "out"),
+        "--shard-size",
+        "8",
+    ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "m3jax", *arguments], stdin=subprocess.PIPE, env=environment(),
+        [sys.executable, "-m", "m3jax", *arguments],
+        stdin=subprocess.PIPE,
+        env=environment(),
         text=True,
-    )  # fmt: skip
+    )
     assert process.stdin is not None
     process.stdin.writelines(lines[:20])
     process.stdin.flush()
@@ -121,8 +167,16 @@ def test_encode_killed_and_run_again_loses_and_repeats_nothing(tiny_dir, tmp_pat
     ],
 )
 def test_encode_refuses_bad_input(tiny_dir, tmp_path, arguments, message):
-    out = run("encode", "--model", tiny_dir, "--output", tmp_path / "out", *arguments,
-              stdin='{"text": "fine"}\n{"text": \n', code=1)  # fmt: skip
+    out = run(
+        "encode",
+        "--model",
+        tiny_dir,
+        "--output",
+        tmp_path / "out",
+        *arguments,
+        stdin='{"text": "fine"}\n{"text": \n',
+        code=1,
+    )
     assert out.strip().startswith("m3jax: error:") and message in out
     manifest = tmp_path / "out" / "manifest.json"
     assert not manifest.exists() or not read_manifest(tmp_path / "out")["complete"]
@@ -135,12 +189,30 @@ def test_convert_there_and_back_and_verify(tiny_dir, tmp_path, capsys):
 
     said("convert", "from-hf", tiny_dir, tmp_path / "ours")
     said("convert", "to-hf", tmp_path / "ours", tmp_path / "hf", "--dtype", "float32")
-    out = said("convert", "verify", tmp_path / "ours", tmp_path / "hf", "--torch",
-              "--max-length", 128, "--tolerance", "2e-5")  # fmt: skip
+    out = said(
+        "convert",
+        "verify",
+        tmp_path / "ours",
+        tmp_path / "hf",
+        "--torch",
+        "--max-length",
+        128,
+        "--tolerance",
+        "2e-5",
+    )
     assert "within the tolerance" in out and "sparse" in out
     said("convert", "quantize", tmp_path / "ours", tmp_path / "small")
-    out = said("convert", "verify", tmp_path / "ours", tmp_path / "small", "--max-length", 128,
-              "--tolerance", "1e-6", code=1)  # fmt: skip
+    out = said(
+        "convert",
+        "verify",
+        tmp_path / "ours",
+        tmp_path / "small",
+        "--max-length",
+        128,
+        "--tolerance",
+        "1e-6",
+        code=1,
+    )
     assert "ABOVE the tolerance" in out
     said("convert", "extend-positions", tmp_path / "hf", tmp_path / "long", "--to", 402)
     assert (tmp_path / "long" / "config.json").is_file()  # the format of its source

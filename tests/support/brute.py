@@ -46,12 +46,9 @@ def every_score(queries, documents):
     rows = dictionaries(documents.sparse)
     return {
         "dense": np.array([inner(q.astype(float), documents.dense) for q in queries.dense]),
-        "sparse": np.array(
-            [[lexical(q, d) for d in rows] for q in dictionaries(queries.sparse)]
-        ),
-        "colbert": np.array([[late(q, d) for d in documents.colbert]
-                             for q in queries.colbert]),
-    }  # fmt: skip
+        "sparse": np.array([[lexical(q, d) for d in rows] for q in dictionaries(queries.sparse)]),
+        "colbert": np.array([[late(q, d) for d in documents.colbert] for q in queries.colbert]),
+    }
 
 
 def expected(method, scores, i, top_k, depths, weights, zero=False):

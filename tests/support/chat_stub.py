@@ -68,6 +68,8 @@ def question_for(text: str) -> str:
 
 
 def completion(text: str | None, **choice) -> bytes:
-    values = {"choices": [{"message": {"content": text}, "finish_reason": "stop"} | choice],
-              "usage": {"prompt_tokens": 100, "completion_tokens": 10}}  # fmt: skip
+    values = {
+        "choices": [{"message": {"content": text}, "finish_reason": "stop"} | choice],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+    }
     return json.dumps(values).encode()

@@ -41,9 +41,15 @@ def examples(draw, text):
         return draw(st.none() | some)
 
     return Example(
-        draw(filled), positives, negatives, scores(positives), scores(negatives),
-        *(draw(text) for _ in range(3)), source=draw(filled), in_batch=draw(st.booleans()),
-    )  # fmt: skip
+        draw(filled),
+        positives,
+        negatives,
+        scores(positives),
+        scores(negatives),
+        *(draw(text) for _ in range(3)),
+        source=draw(filled),
+        in_batch=draw(st.booleans()),
+    )
 
 
 GOOD = {"query": "q", "pos": ["p"], "neg": ["n"]}

@@ -59,8 +59,16 @@ def head_loss(scores, teacher, kind: str, in_batch: bool, group: int):
     return used, distill(kind, teacher, used, group)
 
 
-def total_loss(scores, temperature, group, *, teacher_scores=None, kind="kl_div", in_batch=True,
-               self_distill=True):  # fmt: skip
+def total_loss(
+    scores,
+    temperature,
+    group,
+    *,
+    teacher_scores=None,
+    kind="kl_div",
+    in_batch=True,
+    self_distill=True,
+):
     """L, or (L + L') / 2, with w = (1, 0.3, 1) and lambda = (1, 0.1, 1)."""
     d, s, c = (x / temperature for x in scores)
     teacher = None if teacher_scores is None else F.softmax(teacher_scores, -1)
