@@ -112,13 +112,13 @@ def add_flags(parser: Any, *flags: str, **changes: Any) -> None:
             deprecated_alias(parser, OLD_FLAGS[flag], flag)
 
 
-def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_model(parser: Any, required: bool = True) -> None:
     """--model, --pooling, --dtype, --attention."""
     add_flags(parser, "--model", required=required)
     add_flags(parser, "--pooling", "--dtype", "--attention")
 
 
-def add_method(parser: argparse.ArgumentParser, methods: Sequence[str] = (), **more: Any) -> None:
+def add_method(parser: Any, methods: Sequence[str] = (), **more: Any) -> None:
     """--method: one of `methods`, by default of all."""
     parser.add_argument("--method", type=_method, choices=tuple(methods or METHODS), **more)
 

@@ -3,14 +3,14 @@
 import json
 
 from m3jax.evaluate import results
-from m3jax.evaluate.results import Result
+from m3jax.evaluate.results import EvaluationResult
 
 
 def test_a_result_of_the_former_name_of_colbert_is_reused(tmp_path):
     former = results.path_of(tmp_path, "task", "", "multivector", {"top_k": 10})
     path = results.path_of(tmp_path, "task", "", "colbert", {"top_k": 10})
     assert former != path
-    result = Result(
+    result = EvaluationResult(
         task="task",
         family="task",
         query_set="",
