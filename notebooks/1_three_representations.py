@@ -33,8 +33,7 @@ MODEL = "m3-mini"  # or "BAAI/bge-m3", or a directory
 import matplotlib.pyplot as plt
 import numpy as np
 
-from m3jax import M3Embedder
-from m3jax.explain import explain_passages, plot_explanation
+from m3jax import M3Embedder, explain_passages, plot_explanation
 
 # %matplotlib inline
 

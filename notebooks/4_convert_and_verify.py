@@ -33,55 +33,69 @@ MODEL = "m3-mini"  # or "BAAI/bge-m3", or a directory
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
+import torch
+import transformers
 
-from m3jax import M3Embedder, pretrained
-from m3jax.cli.main import main
-from m3jax.convert.reference import torch_outputs
-from m3jax.data import sample
-from m3jax.sharding import flatten
+from m3jax import M3Embedder, sample_passages, to_hf
 
 WORK = Path("work").resolve()
 WORK.mkdir(exist_ok=True)
 
 # %%
-main(["info", MODEL])
+# !m3jax info {MODEL}
 
 # %% [markdown]
 # ## To PyTorch
 
 # %%
 shutil.rmtree(WORK / "hf", ignore_errors=True)
-main(["convert", "to-hf", MODEL, str(WORK / "hf"), "--dtype", "float32"])
+to_hf(MODEL, WORK / "hf", dtype="float32")
 sorted(path.name for path in (WORK / "hf").iterdir())
 
 # %% [markdown]
 # ## And back: all weights are equal
 
 # %%
-first, second = (flatten(pretrained.load(name).params) for name in (MODEL, str(WORK / "hf")))
-assert first.keys() == second.keys()
-assert all(np.array_equal(first[path], second[path]) for path in first)
-print(len(first), "arrays,", sum(leaf.size for leaf in first.values()), "numbers, all equal")
+models = [M3Embedder.from_pretrained(name) for name in (MODEL, WORK / "hf")]
+first, second = (model.encoder.model.params for model in models)
+assert jax.tree.structure(first) == jax.tree.structure(second)
+assert jax.tree.all(jax.tree.map(np.array_equal, first, second))
+leaves = jax.tree.leaves(first)
+print(len(leaves), "arrays,", sum(leaf.size for leaf in leaves), "numbers, all equal")
 
 # %% [markdown]
 # ## The outputs
 # PyTorch uses transformers' XLMRobertaModel, one text at a time.
 
 # %%
-main(["convert", "verify", MODEL, str(WORK / "hf"), "--torch", "--tolerance", "2e-5"])
+# !m3jax convert verify {MODEL} {WORK}/hf --torch --tolerance 2e-5
 
 # %% [markdown]
-# The same comparison in Python, for one text:
+# The same comparison in Python, for one text. With transformers, the three heads are a few lines:
 
 # %%
-text = sample.passages()[0].text
-ours = M3Embedder.from_pretrained(MODEL).encode(text, return_sparse=True, return_colbert_vecs=True)
-theirs = torch_outputs(WORK / "hf", [text], 512)
-print("dense", np.abs(ours["dense_vecs"] - theirs.dense[0]).max())
-print("multi-vector", np.abs(ours["colbert_vecs"] - theirs.colbert[0]).max())
-gaps = [abs(weight - theirs.sparse[0][int(t)]) for t, weight in ours["lexical_weights"].items()]
-print("sparse", max(gaps, default=0.0))
+text = sample_passages()[0].text
+ours = models[0].encode(text, return_sparse=True, return_colbert_vecs=True)
+
+tokens = transformers.AutoTokenizer.from_pretrained(WORK / "hf")(text, return_tensors="pt")
+encoder = transformers.AutoModel.from_pretrained(WORK / "hf").eval()
+colbert_head, sparse_head = (
+    torch.load(WORK / "hf" / f"{name}_linear.pt") for name in ("colbert", "sparse")
+)
+with torch.inference_mode():
+    hidden = encoder(**tokens).last_hidden_state[0]
+    dense = torch.nn.functional.normalize(hidden[0], dim=0)
+    vectors = hidden[1:] @ colbert_head["weight"].T + colbert_head["bias"]
+    colbert = torch.nn.functional.normalize(vectors, dim=1)
+    weights = torch.relu(hidden @ sparse_head["weight"].T + sparse_head["bias"])[:, 0]
+
+print("dense", np.abs(ours["dense_vecs"] - dense.numpy()).max())
+print("multi-vector", np.abs(ours["colbert_vecs"] - colbert.numpy()).max())
+ids = tokens["input_ids"][0]
+differences = [abs(w - weights[ids == int(t)].max()) for t, w in ours["lexical_weights"].items()]
+print("sparse", float(max(differences)))
 
 # %% [markdown]
 # ## A smaller model
@@ -89,5 +103,5 @@ print("sparse", max(gaps, default=0.0))
 
 # %%
 shutil.rmtree(WORK / "int8", ignore_errors=True)
-main(["convert", "quantize", MODEL, str(WORK / "int8")])
-main(["convert", "verify", MODEL, str(WORK / "int8"), "--tolerance", "0.2"])
+# !m3jax convert quantize {MODEL} {WORK}/int8
+# !m3jax convert verify {MODEL} {WORK}/int8 --tolerance 0.2
