@@ -8,8 +8,10 @@ times or random identifiers.
 """
 
 import argparse
+import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -62,7 +64,8 @@ def executed(source: Path, model: str | None = None):
             resources={"metadata": {"path": str(folder)}},
             record_timing=False,
         )
-        client.execute()
+        scripts = str(Path(sys.executable).parent)  # of `m3jax` in cells that start with "!"
+        client.execute(env={**os.environ, "PATH": os.pathsep.join([scripts, os.environ["PATH"]])})
     for cell in installing:
         cell.source = kept[id(cell)]
     for cell in notebook.cells:

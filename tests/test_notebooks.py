@@ -22,7 +22,8 @@ def test_cells_are_short_and_in_order(source):
     assert "install" in code[0].metadata["tags"] and "%pip install" in code[0].source
     assert 'MODEL = "m3-mini"' in code[1].source
     for cell in code[1:]:
-        text = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+        lines = [line for line in cell.source.splitlines() if not line.startswith(("%", "!"))]
+        text = "\n".join(lines)
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 5
