@@ -134,6 +134,7 @@ __getattr__, __dir__ = exports(
         "evaluate.run": ("evaluate_model",),
         "evaluate.tasks": ("Task", "read_tasks"),
         "train.loop": ("RunResult", "train_model"),
+        "pretrained": ("Pretrained", "from_hf", "to_hf"),
         "data.sample": ("sample_passages", "sample_questions"),
     },
 )
