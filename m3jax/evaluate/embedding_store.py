@@ -95,15 +95,18 @@ class EmbeddingStore:
         folder = _entry(self.folder, "queries", identity, self.modes, _is_complete)
         if not _is_complete(folder):
             pairs = enumerate(zip(ids, texts, strict=True), start=1)
+            options = corpus.CorpusOptions(
+                modes=self.modes,
+                max_length=length,
+                shard_size=QUERY_SHARD,
+                batch_size=self.batch_size,
+            )
             corpus.encode_corpus(
                 self.embedder,
                 (Record(name, prefix + text, line) for line, (name, text) in pairs),
                 folder,
-                modes=self.modes,
-                max_length=length,
-                shard_size=QUERY_SHARD,
+                options,
                 source="queries",
-                batch_size=self.batch_size,
             )
         return (embeddings for _, embeddings in corpus.read_shards(folder))
 
