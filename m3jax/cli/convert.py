@@ -69,13 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     extend = action("extend-positions", _extend, "SRC", "DST", "longer texts for the same model")
     extend.add_argument("--to", type=int, default=8194, metavar="ROWS", help="default: 8194")
     init = action("init-heads", _init_heads, "SRC", "DST", "heads for an encoder that has none")
-    init.add_argument("--texts", metavar="FILE", help="JSON Lines (default: the sample corpus)")
-    init.add_argument(
-        "--cls-from-mean",
-        action="store_true",
-        help="train the upper half of the layers, without labels, until [CLS] matches the mean of "
-        "all tokens; needs thousands of --texts",
-    )
+    _add_init_heads(init)
     prune = action("prune-vocabulary", _prune, "SRC", "DST", "only the tokens that texts need")
     _add_prune(prune)
     mean = "the mean of models trained from the same start"
@@ -93,6 +87,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"default: {TOLERANCE}")
     verify.add_argument("--torch", action="store_true", help="compute B by PyTorch (transformers)")
     verify.add_argument("--max-length", type=int, default=512, help="tokens (default: 512)")
+
+
+def _add_init_heads(init: argparse.ArgumentParser) -> None:
+    init.add_argument("--texts", metavar="FILE", help="JSON Lines (default: the sample corpus)")
+    init.add_argument(
+        "--cls-from-mean",
+        action="store_true",
+        help="train the upper half of the layers, without labels, until [CLS] matches the mean of "
+        "all tokens; needs thousands of --texts",
+    )
 
 
 def _add_prune(prune: argparse.ArgumentParser) -> None:

@@ -361,7 +361,7 @@ def test_tuned_weights_are_stored_with_the_model(tiny_dir, tmp_path, capsys):
     assert found.scores["all"] == pytest.approx(total, abs=1e-6)
     capsys.readouterr()
     assert main(["convert", "to-hf", str(ours), str(tmp_path / "hf")]) == 0
-    assert f"hybrid: all {kept.dense:g}," in capsys.readouterr().out
+    assert f"fusion weights all {kept.dense:g}," in capsys.readouterr().out
     assert main(["info", str(ours)]) == 0 and f"{kept.sparse:g}" in capsys.readouterr().out
     assert commands.run_here(f"{tune} {tiny_dir}") == 1
     assert "m3jax convert from-hf" in capsys.readouterr().err
