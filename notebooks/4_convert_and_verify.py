@@ -31,6 +31,7 @@ MODEL = "m3-mini"  # or "BAAI/bge-m3", or a directory
 
 # %%
 import shutil
+import warnings
 from pathlib import Path
 
 import jax
@@ -40,6 +41,7 @@ import transformers
 
 from m3jax import M3Embedder, sample_passages, to_hf
 
+warnings.filterwarnings("ignore", "os.fork")  # shell commands after JAX has started
 WORK = Path("work").resolve()
 WORK.mkdir(exist_ok=True)
 
@@ -80,7 +82,7 @@ text = sample_passages()[0].text
 ours = models[0].encode(text, return_sparse=True, return_colbert_vecs=True)
 
 tokens = transformers.AutoTokenizer.from_pretrained(WORK / "hf")(text, return_tensors="pt")
-encoder = transformers.AutoModel.from_pretrained(WORK / "hf").eval()
+encoder = transformers.AutoModel.from_pretrained(WORK / "hf", add_pooling_layer=False).eval()
 colbert_head, sparse_head = (
     torch.load(WORK / "hf" / f"{name}_linear.pt") for name in ("colbert", "sparse")
 )
