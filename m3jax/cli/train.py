@@ -1,8 +1,8 @@
-"""Train or fine-tune: from a config file, with checkpoints, resumed by the same command.
+"""Train or fine-tune with a config file; the same command resumes an interrupted run.
 
-A config is a Python file with a function config() that returns a m3jax.config.TrainConfig; configs/
-has one for each stage of the paper, and configs/mini/ the same for two CPU cores. --set changes one
-field. DIR/model at the end is a model that every other command takes.
+A config is a Python file with a function config() that returns an m3jax.TrainConfig. configs/ has
+one for each stage of the paper, configs/mini/ the same for two CPU cores. --set changes one field.
+The trained model is DIR/model, which every other command accepts.
 """
 
 import argparse
@@ -24,30 +24,40 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `train`."""
-    parser.add_argument("--config", required=True, metavar="FILE.py", help="what to train")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="everything is kept here")
-    parser.add_argument("--model", metavar="MODEL", help="to start from (field model)")
+    parser.add_argument("--config", required=True, metavar="FILE.py", help="config file")
     parser.add_argument(
-        "--data", nargs="+", metavar="PATH", help="built data, or files (field train_data)"
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="directory of the run: checkpoints, metrics, model",
+    )
+    parser.add_argument("--model", metavar="MODEL", help="model to start from (field model)")
+    parser.add_argument(
+        "--data", nargs="+", metavar="PATH", help="a built data set, or files (field train_data)"
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field"
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change one field of the config",
     )
     parser.add_argument(
         "--fit-memory",
         metavar="SIZE",
-        help="lower data.batch_sizes and step.sub_tokens until every step fits a device: auto (a "
-        "GPU or TPU tells), or as in 80GB, 16GiB. Found by compiling, reported, kept in DIR",
+        help="reduce data.batch_sizes and step.sub_tokens until every step fits the memory of a "
+        "device: auto (ask the GPU or TPU), or a size such as 80GB or 16GiB. The sizes are found "
+        "by compiling, printed, and stored in DIR",
     )
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
-    hosts = parser.add_argument_group("many hosts, where the cluster does not tell")
+    hosts = parser.add_argument_group("many hosts, if the cluster does not provide these")
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="process 0's address")
-    hosts.add_argument("--processes", type=int, metavar="N", help="how many there are")
-    hosts.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
+    hosts.add_argument("--processes", type=int, metavar="N", help="number of processes")
+    hosts.add_argument("--process", type=int, metavar="I", help="number of this process, from 0")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Trains; 0 when the run is whole or was asked to stop."""
+    """Trains; returns 0 if the run is finished or was stopped by a signal."""
     config = read_config(options)
     if options.print_config:
         import json
@@ -65,7 +75,9 @@ def run(options: argparse.Namespace) -> int:
     from m3jax.train.loop import train_model
 
     memory = fit_memory.device_memory(options.fit_memory) if options.fit_memory else None
-    evaluate = _evaluator(config)  # before anything is loaded: a wrong path is told at once
+    evaluate = _evaluator(
+        config
+    )  # first, so that a wrong path is reported before anything is loaded
     log = print if jax.process_index() == 0 else lambda line: None
     workdir = Path(options.workdir)
     result = train_model(config, workdir, memory=memory, evaluate=evaluate, log=log)
@@ -75,7 +87,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read_config(options: argparse.Namespace):
-    """The file's config with the command line's changes; errors name the file or the field."""
+    """The config of the file with the changes of the command line.
+
+    Raises FileNotFoundError or ValueError naming the file or the field.
+    """
     import dataclasses
 
     from m3jax.config import TrainConfig
@@ -101,7 +116,7 @@ def read_config(options: argparse.Namespace):
 
 
 def _evaluator(config):
-    """What measures the model during the run, where the config asks for it."""
+    """The evaluation function of the config, if it has an evaluation task."""
     if not config.evaluate_task:
         return None
     from m3jax.evaluate.callback import evaluator
