@@ -34,6 +34,7 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
 CORE = requirements(PROJECT["dependencies"])
 EXTRAS = {extra: requirements(lines) for extra, lines in PROJECT["optional-dependencies"].items()}
 OPTIONAL = {name for extra, some in EXTRAS.items() if extra not in DEVELOPMENT for name in some}
+NEED_EXTRA = {"search/kernels"}  # folders that are imported inside functions only
 
 
 def imports(tree: ast.AST, lazy: bool = False) -> Iterator[tuple[str, bool]]:
@@ -69,7 +70,9 @@ def third_party(path: Path, *, lazy: bool) -> dict[str, set[str]]:
 
 
 def needs_extra(path: Path) -> bool:
-    """Does the module import a package of an extra at its top?"""
+    """Does the module import a package of an extra at its top, or belong to NEED_EXTRA?"""
+    if path.parent.relative_to(ROOT / "m3jax").as_posix() in NEED_EXTRA and path.stem != "__init__":
+        return True
     return any(not names & CORE.keys() for names in third_party(path, lazy=False).values())
 
 
