@@ -6,7 +6,7 @@ frozen their updates are set to zero. They have no backward pass if the embeddin
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import optax
@@ -31,7 +31,7 @@ def make_optimizer(
     chain = [_scaled(lambda params: _unfrozen(config, params))] if config.freeze_layers else []
     if config.clip_norm:
         chain.append(optax.clip_by_global_norm(config.clip_norm))
-    heads = {label: _adamw(config, rate, schedule) for label, rate in rates.items()}
+    heads: dict[Any, Any] = {label: _adamw(config, rate, schedule) for label, rate in rates.items()}
     chain.append(optax.partition(heads, param_labels))
     if config.layer_decay < 1.0 or config.freeze_layers:
         chain.append(_scaled(lambda params: _layer_rates(config, params)))
@@ -111,11 +111,11 @@ def scale_by_adam(**settings: Any) -> optax.GradientTransformation:
     """
     adam = optax.scale_by_adam(**settings)
 
-    def update(updates, state, params=None):
+    def update(updates, state: Any, params=None):
         count = state.count
         state = state._replace(count=count.astype(jnp.float32))
-        updates, state = adam.update(updates, state, params)
-        return updates, state._replace(count=optax.safe_increment(count))
+        updates, after = adam.update(updates, state, params)
+        return updates, cast(Any, after)._replace(count=optax.safe_increment(count))
 
     return optax.GradientTransformation(adam.init, update)
 

@@ -112,5 +112,5 @@ def test_number_of_micro_batches():
 def test_packed_rows_are_refused(model):
     batch = make_batch(model)
     packed = batch._replace(packed=(batch.queries,))
-    with pytest.raises(ValueError, match="step.split must be none"):
+    with pytest.raises(ValueError, match="set step.split to none"):
         run(model, packed, "cached")
