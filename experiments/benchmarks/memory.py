@@ -89,7 +89,7 @@ def largest(way: str, length: int) -> dict[str, Any]:
     try:
         # All of the 80 GB, as nothing else is in the plan.
         made = config(TABLE[way], length, 1, loss)
-        size = fit_memory.fit(made, MODEL, mesh, BUDGET / fit_memory.SHARE)[1][0]
+        size = fit_memory.fit(made, MODEL, mesh, BUDGET / fit_memory.MEMORY_FRACTION)[1][0]
     except ValueError as error:
         print(error)
         return {"batch": 0, "memory": 0}
