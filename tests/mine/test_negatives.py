@@ -16,7 +16,6 @@ from m3jax.cli.main import main
 from m3jax.config import HeadWeights
 from m3jax.data.cleaning import plain, shingles
 from m3jax.data.examples import read_examples
-from m3jax.embed.encode import TextEncoder
 from m3jax.io.trec import read_qrels
 from m3jax.mine import negatives as mining
 from m3jax.mine.negatives import mine_negatives
@@ -257,16 +256,9 @@ def test_positives_outside_the_corpus_are_scored(tiny, tmp_path, work):
         np.testing.assert_allclose(first, second, atol=2e-5)
 
 
-def test_an_interrupted_run_resumes_and_models_do_not_mix(tiny, tmp_path, train, monkeypatch):
-    texts = []
-    original = TextEncoder.encode
-
-    def counting(self, sentences, *args, **kwargs):
-        sentences = list(sentences)
-        texts.extend(sentences)
-        return original(self, sentences, *args, **kwargs)
-
-    monkeypatch.setattr(TextEncoder, "encode", counting)
+def test_an_interrupted_run_resumes_and_models_do_not_mix(
+    tiny, tmp_path, train, encoded, monkeypatch
+):
     monkeypatch.setattr(mining, "CHUNK", 10)
     calls = []
     mine_chunk = mining._mine_chunk
@@ -285,14 +277,14 @@ def test_an_interrupted_run_resumes_and_models_do_not_mix(tiny, tmp_path, train,
     with pytest.raises(KeyboardInterrupt):
         mine("a.jsonl")
     assert not list(tmp_path.glob("*a.jsonl*"))
-    assert len(texts) == len(PASSAGES) + 20
+    assert len(encoded) == len(PASSAGES) + 20
     mine("a.jsonl")
-    assert len(texts) == 2 * len(PASSAGES)
+    assert len(encoded) == 2 * len(PASSAGES)
     mine("b.jsonl")  # every result is stored
-    assert len(texts) == 2 * len(PASSAGES)
+    assert len(encoded) == 2 * len(PASSAGES)
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
     mine("c.jsonl", M3Embedder(tiny.encoder.model, passage_instruction="passage: "))
-    assert len(texts) == 4 * len(PASSAGES)
+    assert len(encoded) == 4 * len(PASSAGES)
     assert len(list((tmp_path / "w").glob("index-*"))) == 2
 
 
